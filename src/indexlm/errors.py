@@ -1,0 +1,18 @@
+"""The two ways a command ends badly.
+
+`UserError` is a mistake in what was asked: the message names the value, where it stood and the
+remedy, and the process leaves with exit code 2. `DamagedError` is a file that is not what its
+manifest says: it names the file, nothing is loaded, and the process leaves with exit code 1.
+"""
+
+
+class UserError(ValueError):
+    """What was asked cannot be done; the message says what, where and what to do instead."""
+
+
+class DamagedError(RuntimeError):
+    """A file on disk differs from its manifest, is cut short, or is missing."""
+
+
+class Interrupted(Exception):
+    """A stop was asked for (Ctrl-C, SIGTERM) and the state is saved; exit code 130."""
