@@ -1,7 +1,8 @@
-"""What the text room passes from step to step: a document, and a filter's answer about it."""
+"""What the text room passes from step to step: a document, its parts, a filter's answer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 LANGUAGES = ("zh", "en")
 TIERS = ("curated", "ordinary", "noisy")
@@ -24,6 +25,22 @@ class Document:
 
     def with_text(self, text: str) -> "Document":
         return replace(self, text=text)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The parts of a document that was put together from parts.
+
+    An idiom or a word has `word` and `senses` (an idiom also `origin` and `example`, where known);
+    a chat has `turns`, spoken by two people one after the other.
+    """
+
+    kind: Literal["idiom", "word", "chat"]
+    word: str = ""
+    senses: tuple[str, ...] = ()
+    origin: str = ""
+    example: str = ""
+    turns: tuple[str, ...] = ()
 
 
 Filter = Callable[[Document], str | None]

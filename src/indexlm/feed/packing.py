@@ -1,0 +1,138 @@
+"""Rows: documents or conversations packed to one length, each seeing only itself.
+
+Positions and attention restart at document borders. A text document is read as
+`[</s>] + tokens -> tokens + [</s>]`: its first token is predicted from the end of the document
+before, so no byte of a corpus goes unscored and no beginning-of-sequence id is needed.
+
+Shape suffixes: B rows, T positions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from indexlm.tokens.chat_format import IGNORED
+from indexlm.tokens.shards import Shard
+from indexlm.tokens.tokenizer import EOS, PAD
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of one document inside a row: inputs and the label of each."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+
+
+Row = list[Segment]
+
+
+class Source(Protocol):
+    """Endless rows; row n is the same in every process and every run."""
+
+    def row(self, number: int) -> Row: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that pass through the model together; label IGNORED is not trained."""
+
+    ids_BT: Tensor
+    labels_BT: Tensor
+    positions_BT: Tensor
+    documents_BT: Tensor
+
+    @property
+    def valid(self) -> int:
+        return int((self.labels_BT != IGNORED).sum())
+
+
+class TextSource:
+    """A shard cut into rows, its documents in a new order every epoch."""
+
+    def __init__(self, shard: Shard, length: int, seed: int) -> None:
+        self.shard, self.length, self.seed = shard, length, seed
+        self.rows_per_epoch = max(int(shard.offsets[-1]) // length, 1)
+        self._epoch = lru_cache(maxsize=2)(self._order)
+
+    def row(self, number: int) -> Row:
+        epoch, index = divmod(number, self.rows_per_epoch)
+        order, ends = self._epoch(epoch)
+        place, stop = index * self.length, (index + 1) * self.length
+        row: Row = []
+        at = int(np.searchsorted(ends, place, side="right"))
+        while place < stop and at < len(order):
+            document = order[at]
+            begin = int(self.shard.offsets[document])
+            inside = place - (int(ends[at - 1]) if at else 0)
+            take = min(int(ends[at]), stop) - place
+            labels = self.shard.ids[begin + inside : begin + inside + take].astype(np.int64)
+            before = int(self.shard.ids[begin + inside - 1]) if inside else EOS
+            row.append(Segment(np.concatenate(([before], labels[:-1])), labels))
+            place += take
+            at += 1
+        return row
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        count = len(self.shard.offsets) - 1
+        order = np.random.default_rng((self.seed, epoch)).permutation(count)
+        return order, np.cumsum(self.shard.lengths[order])
+
+
+class ConversationSource:
+    """Conversations packed whole, next-fit in a shuffled order; row order is new every epoch."""
+
+    def __init__(
+        self, conversations: Sequence[tuple[list[int], list[int]]], length: int, seed: int
+    ) -> None:
+        """Each conversation is (ids, labels); those longer than `length` are left out, counted
+        in `too_long`."""
+        self.seed = seed
+        self.rows: list[Row] = []
+        self.too_long = sum(len(ids) > length for ids, _ in conversations)
+        fill = length
+        for index in np.random.default_rng((seed, 0)).permutation(len(conversations)):
+            ids, labels = conversations[index]
+            if len(ids) > length:
+                continue
+            if fill + len(ids) > length:
+                self.rows.append([])
+                fill = 0
+            self.rows[-1].append(Segment(np.asarray(ids), np.asarray(labels)))
+            fill += len(ids)
+        assert self.rows, "no conversation fits a row"
+        self._epoch = lru_cache(maxsize=2)(
+            lambda epoch: np.random.default_rng((seed, 1, epoch)).permutation(len(self.rows))
+        )
+
+    def row(self, number: int) -> Row:
+        epoch, index = divmod(number, len(self.rows))
+        return self.rows[self._epoch(epoch)[index]]
+
+    @property
+    def labels_per_row(self) -> float:
+        """Supervised tokens in a row, on average."""
+        total = sum(int((s.labels != IGNORED).sum()) for row in self.rows for s in row)
+        return total / len(self.rows)
+
+
+def collate(rows: Sequence[Row], length: int) -> Batch:
+    """Rows as tensors [B, length]; padding is document -1 with ignored labels."""
+    shape = (len(rows), length)
+    ids, labels = np.full(shape, PAD), np.full(shape, IGNORED)
+    positions, documents = np.zeros(shape, np.int64), np.full(shape, -1)
+    for at, row in enumerate(rows):
+        start = 0
+        for number, segment in enumerate(row):
+            stop = start + len(segment.ids)
+            assert stop <= length
+            ids[at, start:stop], labels[at, start:stop] = segment.ids, segment.labels
+            positions[at, start:stop] = np.arange(stop - start)
+            documents[at, start:stop] = number
+            start = stop
+    return Batch(*(torch.from_numpy(array) for array in (ids, labels, positions, documents)))

@@ -1,0 +1,49 @@
+"""The Norm-Head: an LM head whose rows are L2-normalised in the forward pass.
+
+The gradient flows through the norm, so it is orthogonal to each row and a short row turns faster
+(its effective learning rate is lr / |w|). The raw rows are kept: training needs their norms and
+files carry them; the normalised copy is cached only while no gradient is asked for and the rows
+have not changed since.
+
+Shape suffixes: V vocabulary, D width.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Zero rows stay zero instead of turning into NaN.
+SMALLEST_NORM = 1e-12
+
+
+class NormHead(nn.Module):
+    """Rows divided by their L2 norm, then multiplied by `scale`; no bias.
+
+    Index-1.9B report, section 6.1, and Baichuan 2. With `normalise=False` a plain linear head, the
+    control arm.
+    """
+
+    def __init__(self, vocab_size: int, hidden: int, *, normalise: bool, scale: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, hidden))
+        self.normalise = normalise
+        self.scale = scale
+        self._cached: tuple[int, Tensor] | None = None
+
+    def matrix(self) -> Tensor:
+        """The matrix that multiplies hidden states, [V, D], in the dtype of the weight."""
+        if torch.is_grad_enabled() and self.weight.requires_grad:
+            self._cached = None
+            return self._effective()
+        # The version counter changes with every in-place update of the rows.
+        version = self.weight._version
+        if self._cached is None or self._cached[0] != version:
+            self._cached = (version, self._effective())
+        return self._cached[1]
+
+    def _effective(self) -> Tensor:
+        if not self.normalise:
+            return self.weight * self.scale if self.scale != 1 else self.weight
+        # Normalised in float32 and cast once: in bf16 the norm itself would be off by a step.
+        rows_VD = functional.normalize(self.weight.float(), dim=1, eps=SMALLEST_NORM)
+        return (rows_VD * self.scale).to(self.weight.dtype)

@@ -1,0 +1,168 @@
+"""The network: embedding, deep and slim Llama-shaped blocks, Norm-Head. Architecture only.
+
+Attribute names give the tensor names of the published checkpoints (`model.layers.0.self_attn.
+q_proj.weight`, `lm_head.weight`), so a state dict is a checkpoint's content unchanged.
+
+Shape suffixes: B rows, T positions, S all positions seen, D width, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from indexlm.model.attention import Attention, LayerCache, Sight, mask_within_documents
+from indexlm.model.config import ModelConfig
+from indexlm.model.norm_head import NormHead
+from indexlm.model.rope import rotation_tables
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x)) (Shazeer 2020)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden, config.ffn, bias=False)
+        self.up_proj = nn.Linear(config.hidden, config.ffn, bias=False)
+        self.down_proj = nn.Linear(config.ffn, config.hidden, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        gated: Tensor = functional.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD)
+        return self.down_proj(gated)
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = FeedForward(config)
+        self.input_layernorm = nn.RMSNorm(config.hidden, eps=config.norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden, eps=config.norm_eps)
+
+    def forward(self, x_BTD: Tensor, sight: Sight, cache: LayerCache | None) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), sight, cache)
+        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+
+class Trunk(nn.Module):
+    """Everything below the head; holds the published prefix `model.`."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden)
+        self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.hidden, eps=config.norm_eps)
+        cos, sin = rotation_tables(config.context, config.head_dim, config.rope_base)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+
+@dataclass
+class Cache:
+    """Keys and values of a batch that is being generated; `seen` positions are filled."""
+
+    layers: list[LayerCache]
+    visible_BS: Tensor
+    """False on left padding, [B, longest]."""
+    seen: int = 0
+
+
+class Transformer(nn.Module):
+    """`model(ids)` gives hidden states, `model.logits(hidden)` logits.
+
+    They are apart because a loss takes the head in chunks and a scorer only at a few positions;
+    at a vocabulary of 65,029 the full logits are the largest tensor of a step.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Trunk(config)
+        self.lm_head = NormHead(
+            config.vocab_size,
+            config.hidden,
+            normalise=config.norm_head,
+            scale=config.head_scale,
+        )
+
+    def initialise(self, seed: int) -> None:
+        """Normal weights of `init_std`, projections into the residual stream divided by
+        sqrt(2 x layers) (Radford et al. 2019), gains 1."""
+        generator = torch.Generator().manual_seed(seed)
+        residual_std = self.config.init_std / (2 * self.config.layers) ** 0.5
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 1:
+                nn.init.ones_(parameter)
+                continue
+            into_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+            std = residual_std if into_residual else self.config.init_std
+            nn.init.normal_(parameter, std=std, generator=generator)
+
+    def forward(
+        self,
+        ids_BT: Tensor,
+        *,
+        positions_BT: Tensor | None = None,
+        documents_BT: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Hidden states after the final norm, [B, T, D].
+
+        `documents_BT` names the document of each position: attention stays inside it and -1 is
+        padding. `positions_BT` restarts at 0 in every document; without it 0..T-1. With a `cache`
+        the ids continue what it has seen.
+        """
+        start = cache.seen if cache is not None else 0
+        length = ids_BT.shape[1]
+        assert start + length <= self.config.context, (
+            f"{start + length} positions in a window of {self.config.context}"
+        )
+        if positions_BT is None:
+            positions_BT = torch.arange(start, start + length, device=ids_BT.device)[None]
+        x_BTD = self.model.embed_tokens(ids_BT)
+        sight = Sight(
+            cos=self.model.cos[positions_BT][:, None].to(x_BTD.dtype),
+            sin=self.model.sin[positions_BT][:, None].to(x_BTD.dtype),
+            mask_BTS=_mask(documents_BT, cache, length),
+            start=start,
+        )
+        for index, block in enumerate(self.model.layers):
+            x_BTD = block(x_BTD, sight, cache.layers[index] if cache is not None else None)
+        if cache is not None:
+            cache.seen += length
+        return self.model.norm(x_BTD)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of any [..., D] hidden states, [..., V]."""
+        return hidden @ self.lm_head.matrix().T
+
+    def new_cache(self, visible_BS: Tensor) -> Cache:
+        """An empty cache for rows that will see `visible_BS.shape[1]` positions, padding False."""
+        rows, longest = visible_BS.shape
+        weight = self.lm_head.weight
+        shape = (rows, self.config.kv_heads, longest, self.config.head_dim)
+        layers = [
+            LayerCache(weight.new_zeros(shape), weight.new_zeros(shape))
+            for _ in range(self.config.layers)
+        ]
+        return Cache(layers, visible_BS)
+
+
+def _mask(documents_BT: Tensor | None, cache: Cache | None, length: int) -> Tensor | None:
+    if documents_BT is not None:
+        assert cache is None, "packed documents are not generated from"
+        return mask_within_documents(documents_BT)
+    if cache is None:
+        return None
+    end = cache.seen + length
+    visible_BS = cache.visible_BS[:, :end]
+    causal_TS = torch.ones(length, end, dtype=torch.bool, device=visible_BS.device)
+    causal_TS = causal_TS.tril(diagonal=cache.seen)
+    # A padded query sees nothing; letting it see itself keeps its softmax finite.
+    itself_TS = torch.zeros_like(causal_TS)
+    itself_TS[:, cache.seen :] = torch.eye(length, dtype=torch.bool, device=visible_BS.device)
+    return ((visible_BS[:, None] & causal_TS) | itself_TS)[:, None]

@@ -1,0 +1,172 @@
+"""A chat that goes on: history, answers that can be stopped or made again, and what was cut.
+
+How a prompt is made is asked of a `PromptMaker`, so that a plain chat and a role-play chat are
+the same session. `PlainPrompts` is the plain one: one window of tokens, the oldest turns go first.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from indexlm.errors import UserError
+from indexlm.records import log
+from indexlm.tokens.chat_format import Conversation, prompt_ids
+from indexlm.tokens.tokenizer import Tokenizer
+
+History = tuple[tuple[str, str], ...]
+"""(user, assistant) turns, oldest first."""
+
+
+class Prompt(Protocol):
+    """Ids to continue, and an account of them."""
+
+    @property
+    def ids(self) -> list[int]: ...
+
+    def notices(self) -> dict[str, str]:
+        """What was cut, by kind: each kind is told once."""
+
+    def explain(self) -> str:
+        """What the prompt holds, for reading."""
+
+
+class PromptMaker(Protocol):
+    @property
+    def system(self) -> str: ...
+
+    def prompt(self, history: History, query: str) -> Prompt: ...
+
+    def set_system(self, text: str) -> None: ...
+
+
+class ChatSession:
+    """One chat in memory. `answer` continues prompt ids as pieces of text."""
+
+    def __init__(self, prompts: PromptMaker, answer: Callable[[list[int]], Iterator[str]]) -> None:
+        self.prompts, self.answer = prompts, answer
+        self.history: History = ()
+        self._last: Prompt | None = None
+        self._told: set[str] = set()
+
+    def reply(self, text: str) -> Generator[str, None, None]:
+        """Answer a message. The turn is kept with what was said so far, however it ends.
+
+        Raises UserError for an empty message and for what the window cannot hold.
+        """
+        if not text.strip():
+            raise UserError("the message is empty; write something")
+        return self._turn(self.history, text)
+
+    def regenerate(self) -> Generator[str, None, None]:
+        """Answer the newest message anew; the old answer stays where the new one is empty."""
+        if not self.history:
+            raise UserError("there is no answer to make again; write a message first")
+        return self._turn(self.history[:-1], self.history[-1][0])
+
+    def reset(self) -> None:
+        """Forget all turns; the system text stays."""
+        self.history, self._last = (), None
+        self._told.clear()
+
+    def messages(self) -> list[dict[str, str]]:
+        """The chat in the common form of role and content."""
+        system = self.prompts.system
+        messages = [{"role": "system", "content": system}] if system else []
+        for user, assistant in self.history:
+            messages.append({"role": "user", "content": user})
+            messages.append({"role": "assistant", "content": assistant})
+        return messages
+
+    def explain(self) -> str:
+        """What the newest answer was made from. Raises UserError before the first."""
+        if self._last is None:
+            raise UserError("nothing was answered yet")
+        return self._last.explain()
+
+    def _turn(self, history: History, text: str) -> Generator[str, None, None]:
+        prompt = self.prompts.prompt(history, text)
+        self._last = prompt
+        for kind, notice in prompt.notices().items():
+            if kind not in self._told:
+                log.warning("%s", notice)
+                self._told.add(kind)
+        said: list[str] = []
+        try:
+            for piece in self.answer(prompt.ids):
+                said.append(piece)
+                yield piece
+        finally:  # also where the reader stops in the middle
+            answer = "".join(said).strip()
+            if answer:
+                self.history = (*history, (text, answer))
+
+
+@dataclass(frozen=True)
+class PlainPrompt:
+    ids: list[int]
+    turns: int
+    dropped: int
+    cut: bool
+
+    def notices(self) -> dict[str, str]:
+        told = {}
+        if self.dropped:
+            told["history"] = f"the oldest {self.dropped} turns no longer fit and are left out"
+        if self.cut:
+            told["message"] = "the message is longer than the window; its middle is left out"
+        return told
+
+    def explain(self) -> str:
+        return (
+            f"{len(self.ids)} tokens: the system text, {self.turns} earlier turns "
+            f"({self.dropped} left out) and the message{', cut' if self.cut else ''}"
+        )
+
+
+class PlainPrompts:
+    """A plain chat: system text, as many of the newest turns as fit, and the message."""
+
+    def __init__(self, tokenizer: Tokenizer, context: int, reserve: int, system: str = "") -> None:
+        """`context` is the model's window in tokens, of which `reserve` are for the answer."""
+        self.tokenizer, self.room, self.system = tokenizer, context - reserve, system
+
+    def set_system(self, text: str) -> None:
+        """Raises UserError where the text alone fills the window."""
+        if self._size(text, (), "") >= self.room:
+            raise UserError(
+                f"the system text takes {self._size(text, (), '')} tokens, the window has room "
+                f"for {self.room} with a message; shorten it"
+            )
+        self.system = text
+
+    def prompt(self, history: History, query: str) -> PlainPrompt:
+        """Drop the oldest turns; a message longer than the window loses its middle."""
+        kept = self._cut_middle(query)
+        start = len(history)
+        while start and self._size(self.system, history[start - 1 :], kept) <= self.room:
+            start -= 1
+        conversation = Conversation(self.system, history[start:], kept)
+        ids = prompt_ids(self.tokenizer, conversation)
+        return PlainPrompt(ids, len(history) - start, start, kept != query)
+
+    def _cut_middle(self, query: str) -> str:
+        """The longest equal halves of the two ends that fit, found by bisection."""
+        if self._size(self.system, (), query) <= self.room:
+            return query
+        fits, too_long = 0, len(query) // 2
+        while too_long - fits > 1:
+            half = (fits + too_long) // 2
+            if self._size(self.system, (), _ends(query, half)) <= self.room:
+                fits = half
+            else:
+                too_long = half
+        if not fits:
+            raise UserError(f"a window of {self.room} tokens has no room for any message")
+        return _ends(query, fits)
+
+    def _size(self, system: str, history: History, query: str) -> int:
+        return len(prompt_ids(self.tokenizer, Conversation(system, history, query)))
+
+
+def _ends(text: str, half: int) -> str:
+    return f"{text[:half]}…{text[-half:]}"

@@ -1,0 +1,151 @@
+"""Learn the bilingual vocabulary: a Chinese half with short pieces, an English half, one model.
+
+Chinese pieces are learned on Chinese text alone, at most 5 characters long (the report lowered
+the limit from 16 to 5: long pieces memorise boilerplate), English pieces on English text. The two
+merge orders are then interleaved by rank into one BPE model, which works because the scripts
+share almost no merge. Byte fallback covers every other character.
+"""
+
+import io
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from indexlm.config import TokenizerConfig
+from indexlm.errors import UserError
+from indexlm.tokens.tokenizer import SPECIAL_PIECES, Tokenizer
+
+log = logging.getLogger("indexlm")
+
+NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
+CHARACTER_SHARE = 0.65
+"""Most of the pieces that may be single characters; rarer ones fall back to bytes, since a row
+of the head that is seen a few times is not learned."""
+LONGEST_LINE = 4096
+"""SentencePiece leaves longer sentences out, in bytes."""
+
+
+def train(texts: dict[str, Iterable[str]], config: TokenizerConfig, path: Path) -> Tokenizer:
+    """Learn a tokenizer from running text by language (`zh`, `en`) and write it to `path`.
+
+    Raises UserError where a language is missing or too short for its share of the vocabulary.
+    """
+    learned = config.vocab_size - len(SPECIAL_PIECES) - 256
+    if learned < 200:
+        raise UserError(f"tokenizer.vocab_size={config.vocab_size} leaves {learned} learned pieces")
+    samples = {name: _sample(texts.get(name, ()), config.sample_bytes) for name in ("zh", "en")}
+    present = [name for name, lines in samples.items() if lines]
+    if not present:
+        raise UserError("no Chinese or English text to learn a tokenizer from")
+    share = config.zh_share if len(present) == 2 else float(present[0] == "zh")
+    sizes = {"zh": round(learned * share), "en": learned - round(learned * share)}
+    limits = {"zh": config.zh_max_piece, "en": config.en_max_piece}
+    # Each half is learned with its full budget of pieces plus what the two will turn out to share.
+    halves = {
+        name: _learn(name, samples[name], sizes[name], limits[name], learned) for name in present
+    }
+    path.write_bytes(_merge(halves, sizes, config.vocab_size).SerializeToString())
+    return Tokenizer(path)
+
+
+def _sample(texts: Iterable[str], limit: int) -> list[str]:
+    """Lines of the first `limit` bytes; longer lines are cut, as SentencePiece would skip them."""
+    lines: list[str] = []
+    size = 0
+    for text in texts:
+        for line in _short_lines(text):
+            lines.append(line)
+            size += len(line.encode())
+        if size >= limit:
+            break
+    return lines
+
+
+def _short_lines(text: str) -> Iterator[str]:
+    step = LONGEST_LINE // 4
+    for line in text.splitlines():
+        yield from (line[start : start + step] for start in range(0, len(line), step))
+
+
+def _learn(language: str, lines: list[str], size: int, longest: int, most: int) -> Any:
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2 as proto
+
+    out = io.BytesIO()
+    # Room for pieces that the other half also has (digits, punctuation, Latin letters).
+    asked = min(size + 400, most) + len(SPECIAL_PIECES) + 256
+    try:
+        sentencepiece.SentencePieceTrainer.Train(
+            sentence_iterator=iter(lines),
+            model_writer=out,
+            model_type="bpe",
+            vocab_size=asked,
+            hard_vocab_limit=False,
+            character_coverage=_coverage(lines, round(size * CHARACTER_SHARE)),
+            max_sentencepiece_length=longest,
+            max_sentence_length=LONGEST_LINE,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            split_digits=True,
+            control_symbols=list(SPECIAL_PIECES[3:]),
+            num_threads=2,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        size_mb = sum(len(line.encode()) for line in lines) / 1e6
+        raise UserError(
+            f"{size_mb:.2f} MB of {language} text cannot give {asked} pieces; "
+            f"lower tokenizer.vocab_size or add text ({error})"
+        ) from error
+    model = proto.ModelProto()
+    model.ParseFromString(out.getvalue())
+    return model
+
+
+def _coverage(lines: list[str], most: int) -> float:
+    """Share of the text that its `most` commonest characters cover, at most 0.9999."""
+    counts = Counter(character for line in lines for character in line)
+    covered = sum(count for _, count in counts.most_common(most))
+    return min(covered / counts.total(), 0.9999)
+
+
+def _merge(halves: dict[str, Any], sizes: dict[str, int], vocab_size: int) -> Any:
+    """One model: specials, bytes, then pieces of both halves in the order they were learned."""
+    from sentencepiece import sentencepiece_model_pb2 as proto
+
+    model = proto.ModelProto()
+    model.CopyFrom(next(iter(halves.values())))
+    fixed = len(SPECIAL_PIECES) + 256
+    specials = list(model.pieces)[:fixed]
+    learned = {
+        name: [p.piece for p in half.pieces if p.type == NORMAL] for name, half in halves.items()
+    }
+    # Characters come last in a learned list but everything is built from them: first claim.
+    chosen: dict[str, None] = {}
+    for name, pieces in learned.items():
+        mine = dict.fromkeys(p for p in pieces if len(p) == 1)
+        mine.update(dict.fromkeys(p for p in pieces if len(p) > 1))
+        room = sizes[name]
+        for piece in mine:
+            if room == 0:
+                break
+            if piece not in chosen:
+                chosen[piece] = None
+                room -= 1
+    ranks = {
+        piece: (rank / max(len(pieces), 1), name)
+        for name, pieces in reversed(learned.items())
+        for rank, piece in enumerate(pieces)
+    }
+    ordered = sorted(chosen, key=lambda piece: (len(piece) == 1, *ranks[piece]))
+    del model.pieces[:]
+    for piece in specials:
+        model.pieces.add().CopyFrom(piece)
+    for rank, piece in enumerate(ordered[: vocab_size - fixed]):
+        model.pieces.add(piece=piece, score=float(-rank), type=NORMAL)
+    model.trainer_spec.vocab_size = len(model.pieces)
+    return model

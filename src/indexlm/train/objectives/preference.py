@@ -1,0 +1,118 @@
+"""Direct preference optimisation (Rafailov et al. 2023) against stored reference probabilities.
+
+The reference model is the one that training starts from: its log-probabilities are computed once,
+before the first step, so that no second model stays in memory.
+
+Shape suffixes: P pairs, R = 2P rows (chosen first, then rejected), T positions, L labelled
+positions, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from indexlm.feed.packing import Batch, Segment, collate
+from indexlm.model.transformer import Transformer
+from indexlm.records import Progress
+from indexlm.tokens.chat_format import IGNORED
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two answers to one prompt as (ids, labels); labels are IGNORED on the prompt."""
+
+    chosen: tuple[list[int], list[int]]
+    rejected: tuple[list[int], list[int]]
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    rows: Batch
+    reference_R: Tensor
+    """Summed log-probability of each row's labels under the reference model, nats."""
+
+
+def pair_rows(pairs: Sequence[Pair]) -> Batch:
+    sides = [p.chosen for p in pairs] + [p.rejected for p in pairs]
+    rows = [[Segment(np.asarray(ids), np.asarray(labels))] for ids, labels in sides]
+    return collate(rows, max(len(ids) for ids, _ in sides))
+
+
+def label_logprobs(model: Transformer, batch: Batch) -> Tensor:
+    """Summed log-probability of the labels of each row, nats, [R]."""
+    hidden_RTD = model(batch.ids_BT)
+    labelled_RT = batch.labels_BT != IGNORED
+    log_p_LV = functional.log_softmax(model.logits(hidden_RTD[labelled_RT]).float(), dim=-1)
+    log_p_L = log_p_LV.gather(1, batch.labels_BT[labelled_RT][:, None])[:, 0]
+    row_L = labelled_RT.nonzero()[:, 0]
+    return log_p_L.new_zeros(len(batch.ids_BT)).index_add(0, row_L, log_p_L)
+
+
+class PreferenceLoss:
+    """-log sigmoid(beta x margin), margin = chosen minus rejected log-ratio to the reference."""
+
+    def __init__(self, beta: float) -> None:
+        self.beta = beta
+
+    def __call__(
+        self, model: Transformer, batch: PairBatch
+    ) -> tuple[Tensor, int, dict[str, float]]:
+        """(summed loss, pairs, summed margin, accuracy and log-ratios of either side)."""
+        log_p_R = label_logprobs(model, batch.rows)
+        chosen_P, rejected_P = (log_p_R - batch.reference_R).chunk(2)
+        margin_P = chosen_P - rejected_P
+        loss = -functional.logsigmoid(self.beta * margin_P).sum()
+        metrics = {
+            "margin": float(margin_P.detach().sum()),
+            "accuracy": float((margin_P.detach() > 0).sum()),
+            "chosen": float(chosen_P.detach().sum()),
+            "rejected": float(rejected_P.detach().sum()),
+        }
+        return loss, len(margin_P), metrics
+
+
+class PairFeed:
+    """Step s takes pairs [s x batch, (s + 1) x batch) of an order that is new every epoch."""
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        reference: Tensor,
+        *,
+        batch: int,
+        micro_batch: int,
+        seed: int,
+    ) -> None:
+        """`reference` holds the log-probabilities of chosen and rejected answers, [pairs, 2]."""
+        assert batch % micro_batch == 0, (batch, micro_batch)
+        self.pairs, self.reference = pairs, reference
+        self.batch, self.micro_batch, self.seed = batch, micro_batch, seed
+
+    def micro_batches(self, step: int) -> Iterator[PairBatch]:
+        first = step * self.batch
+        for start in range(first, first + self.batch, self.micro_batch):
+            chosen = [self._pair(sample) for sample in range(start, start + self.micro_batch)]
+            rows = pair_rows([self.pairs[index] for index in chosen])
+            yield PairBatch(rows, self.reference[chosen].T.flatten())
+
+    def _pair(self, sample: int) -> int:
+        epoch, place = divmod(sample, len(self.pairs))
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs))
+        return int(order[place])
+
+
+@torch.no_grad()
+def reference_logprobs(model: Transformer, pairs: Sequence[Pair], at_once: int) -> Tensor:
+    """[pairs, 2]: summed log-probability of the chosen and the rejected answer."""
+    progress = Progress("reference log-probabilities", len(pairs))
+    parts = []
+    for start in range(0, len(pairs), at_once):
+        some = pairs[start : start + at_once]
+        parts.append(label_logprobs(model, pair_rows(some)).view(2, -1).T)
+        progress.advance(len(some))
+    progress.close()
+    return torch.cat(parts)

@@ -1,0 +1,39 @@
+"""AdamW with the groups of the recipe, and its state as named tensors."""
+
+import torch
+from torch import Tensor
+
+from indexlm.config import OptimiserConfig
+from indexlm.model.transformer import Transformer
+
+
+def adamw(model: Transformer, config: OptimiserConfig) -> torch.optim.AdamW:
+    """Weight decay on matrices, never on gains: a decayed final gain caps the logits of a
+    Norm-Head. The head has a decay of its own, which sets its row norms and with them the
+    effective learning rate of their directions."""
+    head = [model.lm_head.weight]
+    matrices = [p for p in model.parameters() if p.dim() > 1 and p is not model.lm_head.weight]
+    gains = [p for p in model.parameters() if p.dim() == 1]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": head, "weight_decay": config.head_weight_decay},
+        {"params": gains, "weight_decay": 0.0},
+    ]
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, eps=config.eps, fused=True)
+
+
+def named_state(model: Transformer, optimiser: torch.optim.AdamW) -> dict[str, Tensor]:
+    """Weights and moments as one flat dictionary of tensors that share memory with the live ones.
+
+    Before the first step AdamW has no moments; they are made here as the zeros it would begin with.
+    """
+    state = {f"weight.{name}": p.detach() for name, p in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        moments = optimiser.state[parameter]
+        if not moments:
+            moments["step"] = torch.zeros((), dtype=torch.float32)
+            moments["exp_avg"] = torch.zeros_like(parameter)
+            moments["exp_avg_sq"] = torch.zeros_like(parameter)
+        state |= {f"{key}.{name}": value for key, value in moments.items()}
+    return state
