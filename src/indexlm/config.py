@@ -127,6 +127,12 @@ class DpoConfig(TrainConfig):
 
 class CharacterConfig(Section):
     name: str = "诸葛亮"
+    description: str
+    """The card's words about the character; they stand in every prompt."""
+    source: str = "sanguo"
+    """Source of the refined text whose quoted lines are the script."""
+    reserve: int = Field(64, ge=8)
+    """Tokens of the window that are kept for the answer."""
     sft: SftConfig
     dpo: DpoConfig
     retrieve: int = Field(4, ge=0)
@@ -162,7 +168,7 @@ class Recipe(Section):
 
 
 def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
-    """Apply `section.key=value` settings. Raises UserError naming the setting and the nearest key."""
+    """Apply `section.key=value` settings. Raises UserError naming the nearest known key."""
     tree = recipe.model_dump(mode="json")
     for setting in overrides:
         path, separator, value = setting.partition("=")

@@ -14,5 +14,5 @@ class DamagedError(RuntimeError):
     """A file on disk differs from its manifest, is cut short, or is missing."""
 
 
-class Interrupted(Exception):
+class StoppedError(Exception):
     """A stop was asked for (Ctrl-C, SIGTERM) and the state is saved; exit code 130."""

@@ -21,7 +21,7 @@ from indexlm.model.transformer import Transformer
 from indexlm.tokens.tokenizer import EOS, Tokenizer
 
 SHORT = ("春天来了。", "hello", "山高路远，水声清澈。")
-LONG = "学习要有耐心，孩子们在河边看青山。" * 4
+LONG = "学习要有耐心，孩子们在河边看青山。" * 6
 PAIRS = [
     ("春天", "来了，"),
     ("The river", " was wide"),

@@ -8,22 +8,30 @@ import select
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from indexlm.config import TokenizerConfig
 from indexlm.errors import UserError
+from indexlm.model.config import ModelConfig
+from indexlm.roleplay.card import Dialogue, Line
+from indexlm.roleplay.create import create_card
+from indexlm.roleplay.session import CharacterPrompts
 from indexlm.serve.chat import ChatSession, History
 from indexlm.serve.terminal import answer_once, chat_loop
+from indexlm.tokens.tokenizer import FILE_NAME
+from indexlm.tokens.train_bpe import train
 
 CHILD = """
 import sys
 sys.path[:0] = {path!r}
 from indexlm.records import start_logging
 from indexlm.serve.terminal import chat_loop
-from test_terminal import session
+from test_terminal import character_session, session
 start_logging()
-chat_loop(session(delay=0.02))
+chat_loop({session})
 print("left politely")
 """
 DEADLINE = 60.0
@@ -64,6 +72,36 @@ def session(delay: float = 0.0) -> ChatSession:
     return ChatSession(Spoken(), answer)
 
 
+def character_session(folder: Path) -> ChatSession:
+    """A character on a real, small and untrained model."""
+    # Here, because every child process above would wait for torch.
+    from indexlm.model.transformer import Transformer
+    from indexlm.serve.engine import Engine, Sampling
+
+    texts = {
+        "zh": ["先生，北伐中原可有胜算？当以十万之众出祁山。"] * 20,
+        "en": ["user0 user1"] * 20,
+    }
+    tokenizer = train(texts, TokenizerConfig(vocab_size=512), folder / FILE_NAME)
+    shape = ModelConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden=32,
+        layers=2,
+        heads=2,
+        kv_heads=2,
+        ffn=64,
+        context=256,
+    )
+    model = Transformer(shape)
+    model.initialise(seed=1)
+    engine = Engine(model, tokenizer)
+    lines = (Line("刘备", "北伐中原可有胜算？"), Line("诸葛亮", "当以十万之众出祁山。"))
+    card = create_card("诸葛亮", [Dialogue("1", "s", lines)], "足智多谋。")
+    sampling = Sampling(temperature=1.0, max_new_tokens=24, seed=1)
+    prompts = CharacterPrompts(card, tokenizer, engine.context, 24, retrieve=2)
+    return ChatSession(prompts, partial(engine.stream, sampling=sampling))
+
+
 class Terminal:
     """A child process on a pseudo-terminal, as a person has it."""
 
@@ -99,12 +137,16 @@ class Terminal:
         return code
 
 
-@pytest.fixture
-def terminal() -> Terminal:
-    child = CHILD.format(path=[str(Path(__file__).parent), *sys.path])
+def start(session: str) -> Terminal:
+    child = CHILD.format(path=[str(Path(__file__).parent), *sys.path], session=session)
     started = Terminal([sys.executable, "-c", child])
     started.wait_for("> ")
     return started
+
+
+@pytest.fixture
+def terminal() -> Terminal:
+    return start("session(delay=0.02)")
 
 
 def test_an_answer_streams_and_quit_leaves(terminal: Terminal) -> None:
@@ -148,6 +190,43 @@ def test_lines_can_be_edited_and_recalled(terminal: Terminal) -> None:
     terminal.press("\x04")
     terminal.wait_for("left politely")
     assert terminal.exit_code() == 0
+
+
+def test_a_character_on_a_real_model(tmp_path: Path) -> None:
+    (tmp_path / "child").mkdir()
+    terminal = start(f"character_session(__import__('pathlib').Path({str(tmp_path / 'child')!r}))")
+    terminal.press("北伐如何？\r")
+    terminal.wait_for("\n> ")
+    terminal.press("/why\r")
+    assert "+] past lines" in terminal.wait_for("当以十万之众出祁山。")
+    terminal.press("/system 你是曹操。\r")
+    terminal.wait_for("has its card")
+    terminal.press(f"/save {tmp_path / 'chat.json'}\r")
+    terminal.wait_for("saved to")
+    terminal.press("\x04")
+    terminal.wait_for("left politely")
+    assert terminal.exit_code() == 0
+    messages = json.loads((tmp_path / "chat.json").read_text(encoding="utf-8"))["messages"]
+    assert messages[:2] == [
+        {"role": "system", "content": "你是诸葛亮。足智多谋。"},
+        {"role": "user", "content": "北伐如何？"},
+    ]
+    assert messages[2]["role"] == "assistant" and messages[2]["content"]
+    assert (
+        "".join(character_session(tmp_path).reply("北伐如何？")).strip() == messages[2]["content"]
+    )
+
+
+def test_a_real_model_goes_on_after_a_stop(tmp_path: Path) -> None:
+    chat = character_session(tmp_path)
+    stream = chat.reply("北伐如何？")
+    said = next(piece for piece in stream if piece.strip())
+    with pytest.raises(KeyboardInterrupt):
+        stream.throw(KeyboardInterrupt)
+    assert chat.history == (("北伐如何？", said.strip()),)
+    assert "".join(chat.reply("再说。")).strip()
+    assert len(chat.history) == 2
+    assert chat.explain().count("history") == 1
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:

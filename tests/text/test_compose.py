@@ -37,6 +37,13 @@ def test_what_is_not_known_is_not_asked() -> None:
     assert [record["kind"] for record in records] == ["idiom_explanation"]
 
 
+@pytest.mark.parametrize("sense", ["见“摘钞”。", "同“欣悦”。", "亦作“酒杯”。"])
+def test_a_pointer_to_another_word_is_no_answer(sense: str) -> None:
+    assert list(instruction_records(document("word/甲乙"), Entry("word", "甲乙", (sense,)))) == []
+    entry = Entry("word", "甲乙", (sense, "第二个意思。"))
+    assert len(list(instruction_records(document("word/甲乙"), entry))) == 1
+
+
 def test_wordings_vary_between_words_and_senses_are_numbered() -> None:
     queries = set()
     for number in range(60):

@@ -52,17 +52,23 @@ MAX_TURN = 800
 MAX_HISTORY = 3
 """Pairs of turns before the query, for the half of the records that have a history."""
 
+_ONLY_POINTS = re.compile(r"(?:[古亦也又]?[同见即作称]|犹|参见)“[^”]*”。?")
 _POINTS_ELSEWHERE = re.compile(r"[亦也又]作|[亦也又]称|参[见看]|[同见即犹]“|^[同见即]|犹言|^犹|〖")
 
 
 def instruction_records(document: Document, entry: Entry) -> Iterator[dict[str, Any]]:
-    """The questions and answers that one entry gives. Deterministic: wording by hash of the id."""
+    """The questions and answers that one entry gives. Deterministic: wording by hash of the id.
+
+    A word that only points to another one (见“摘钞”) gives none: the answer would explain nothing.
+    """
     if entry.kind == "chat":
         if document.tier == "ordinary":  # the well-rated ones
             yield from _chat_records(document, [normalise(turn) for turn in entry.turns])
         return
     if entry.kind == "word":
         told = entry.senses[0]
+        if _ONLY_POINTS.fullmatch("".join(entry.senses)):
+            return
         if len(entry.senses) > 1:
             told = "".join(f"{n}.{sense}" for n, sense in enumerate(entry.senses, start=1))
         yield _dictionary_record(document, "word_senses", SENSES, entry.word, told)

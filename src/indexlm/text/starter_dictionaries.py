@@ -133,8 +133,8 @@ def pair_quotes(text: str) -> str:
 def restore_opening_quotes(text: str, word: str = "") -> str:
     """Give a closing quote that lost its partner an opening one before the quoted word.
 
-    简称农工党” becomes 简称“农工党”, and a `word` before the quote is what was quoted. Where no place
-    for it shows, the closing quote goes too.
+    简称农工党” becomes 简称“农工党”; a `word` that stands before the quote is what was quoted.
+    Where no place for it shows, the closing quote goes too.
     """
     done, opened = "", False
     text = _POINTER.sub(r"\1“\2”", text)
@@ -247,5 +247,5 @@ def _clean_example(text: str, word: str) -> str:
     if text in ("", "无"):
         return ""
     text = restore_opening_quotes(pair_quotes(text), word)
-    source = source.strip("★ ）")
+    source = source.strip("★ ）").replace("”", "")
     return f"{_end(text)}（{source}）" if source else _end(text)

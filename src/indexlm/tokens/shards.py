@@ -5,7 +5,7 @@ another tokenizer are a different language, and loading them is an error naming 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -35,7 +35,7 @@ class Shard:
 
 
 def write_shards(
-    texts: dict[str, Iterable[str]], tokenizer: Tokenizer, folder: Path, total_bytes: int
+    texts: Mapping[str, Iterable[str]], tokenizer: Tokenizer, folder: Path, total_bytes: int
 ) -> dict[str, Any]:
     """Encode each source into `folder`; returns the catalogue, by source."""
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32

@@ -9,7 +9,7 @@ share almost no merge. Byte fallback covers every other character.
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ LONGEST_LINE = 4096
 """SentencePiece leaves longer sentences out, in bytes."""
 
 
-def train(texts: dict[str, Iterable[str]], config: TokenizerConfig, path: Path) -> Tokenizer:
+def train(texts: Mapping[str, Iterable[str]], config: TokenizerConfig, path: Path) -> Tokenizer:
     """Learn a tokenizer from running text by language (`zh`, `en`) and write it to `path`.
 
     Raises UserError where a language is missing or too short for its share of the vocabulary.
@@ -78,12 +78,12 @@ def _learn(language: str, lines: list[str], size: int, longest: int, most: int) 
     asked = min(size + 400, most) + len(SPECIAL_PIECES) + 256
     try:
         sentencepiece.SentencePieceTrainer.Train(
-            sentence_iterator=iter(lines),
+            sentence_iterator=_common(lines, round(size * CHARACTER_SHARE)),
             model_writer=out,
             model_type="bpe",
             vocab_size=asked,
             hard_vocab_limit=False,
-            character_coverage=_coverage(lines, round(size * CHARACTER_SHARE)),
+            character_coverage=1.0,
             max_sentencepiece_length=longest,
             max_sentence_length=LONGEST_LINE,
             byte_fallback=True,
@@ -106,11 +106,16 @@ def _learn(language: str, lines: list[str], size: int, longest: int, most: int) 
     return model
 
 
-def _coverage(lines: list[str], most: int) -> float:
-    """Share of the text that its `most` commonest characters cover, at most 0.9999."""
+def _common(lines: list[str], most: int) -> Iterator[str]:
+    """The lines cut at every character that is not among the `most` commonest.
+
+    The trainer's own coverage setting cannot go below 0.98, which in a dictionary of rare
+    characters is still most of the vocabulary.
+    """
     counts = Counter(character for line in lines for character in line)
-    covered = sum(count for _, count in counts.most_common(most))
-    return min(covered / counts.total(), 0.9999)
+    common = {character for character, _ in counts.most_common(most)}
+    for line in lines:
+        yield from "".join(c if c in common else "\n" for c in line).split("\n")
 
 
 def _merge(halves: dict[str, Any], sizes: dict[str, int], vocab_size: int) -> Any:

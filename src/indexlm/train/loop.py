@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from indexlm.config import TrainConfig
-from indexlm.errors import Interrupted
+from indexlm.errors import StoppedError
 from indexlm.model.transformer import Transformer
 from indexlm.records import Metrics, clock, seal
 from indexlm.train import checkpoint
@@ -60,7 +60,7 @@ def train(model: Transformer, stage: Stage, folder: Path) -> None:
     """Run `stage` in `folder`, from its newest good checkpoint if it has one.
 
     Leaves `metrics.jsonl` and `checkpoints/`, sealed by a manifest, and the model at the last step.
-    Raises Interrupted, with the state saved, when a stop was asked for.
+    Raises StoppedError, with the state saved, when a stop was asked for.
     """
     folder.mkdir(parents=True, exist_ok=True)
     optimiser = adamw(model, stage.config.optimiser)
@@ -84,7 +84,7 @@ def train(model: Transformer, stage: Stage, folder: Path) -> None:
                 checkpoint.save(folder / "checkpoints", step, state, stage.made_from)
             if stop_asked() and step < stage.last_step:
                 metrics.close()
-                raise Interrupted(f"{stage.name}: stopped after step {step}, state saved")
+                raise StoppedError(f"{stage.name}: stopped after step {step}, state saved")
     metrics.close()
     seal(folder, stage.made_from, {"steps": step, "seconds": round(pace.elapsed(), 1)})
 

