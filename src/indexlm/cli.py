@@ -2,11 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from indexlm.errors import DamagedError, StoppedError, UserError
+
+if TYPE_CHECKING:
+    from indexlm.config import Recipe
+    from indexlm.serve.chat import PromptMaker
+    from indexlm.serve.engine import Engine
 
 app = typer.Typer(
     help="Make a small bilingual (Chinese/English) language model, from raw text to a character "
@@ -278,23 +283,13 @@ def main() -> None:
 
     start_logging()
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        app()
     except UserError as error:
         sys.exit(_complain(str(error), 2))
-    except (StoppedError, KeyboardInterrupt, typer.Abort) as error:
-        sys.exit(_complain(str(error) or "interrupted; what was finished is kept", 130))
+    except StoppedError as error:
+        sys.exit(_complain(str(error), 130))
     except (DamagedError, FloatingPointError, OSError) as error:
         sys.exit(_complain(str(error), 1))
-    except Exception as error:
-        # click reports its own usage mistakes; anything else is ours and keeps its traceback.
-        from click import ClickException
-
-        if not isinstance(error, ClickException):
-            raise
-        error.show()
-        sys.exit(error.exit_code)
 
 
 def _run(recipe: str, settings: list[str] | None, out: Path | None, only: str | None) -> None:
@@ -311,14 +306,21 @@ def _run(recipe: str, settings: list[str] | None, out: Path | None, only: str | 
         )
 
 
-def _recipe(name: str, settings: list[str] | None):  # type: ignore[no-untyped-def]
+def _recipe(name: str, settings: list[str] | None) -> "Recipe":
     from indexlm.config import with_overrides
     from indexlm.recipes import find
 
     return with_overrides(find(name), settings or [])
 
 
-def _talk(engine, prompts, prompt, temperature, reserve, penalty) -> None:  # type: ignore
+def _talk(
+    engine: "Engine",
+    prompts: "PromptMaker",
+    prompt: str | None,
+    temperature: float,
+    reserve: int,
+    penalty: float,
+) -> None:
     from functools import partial
 
     from indexlm.serve.chat import ChatSession
