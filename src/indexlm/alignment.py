@@ -15,7 +15,7 @@ from indexlm.roleplay.card import Card, Dialogue, chat_turns, exchanges
 from indexlm.roleplay.create import create_card
 from indexlm.roleplay.memory import Memory
 from indexlm.roleplay.session import conversation_for
-from indexlm.tokens.chat_format import Conversation, training_ids
+from indexlm.tokens.chat_format import Conversation, prompt_ids, training_ids
 from indexlm.tokens.tokenizer import Tokenizer
 from indexlm.train.objectives.preference import Pair
 
@@ -42,6 +42,13 @@ def chat_conversations(records: Iterable[dict[str, Any]], limit: int) -> list[Co
         )
         for number, record in enumerate(chosen)
     ]
+
+
+def fitting(
+    conversations: Iterable[Conversation], tokenizer: Tokenizer, room: int
+) -> list[Conversation]:
+    """Those whose prompt takes at most `room` tokens."""
+    return [c for c in conversations if len(prompt_ids(tokenizer, c)) <= room]
 
 
 def role_cards(dialogues: Sequence[Dialogue], min_lines: int) -> list[Card]:

@@ -189,8 +189,13 @@ def pairs(run: "Run") -> None:
     records = list(read_jsonl(run.path("text") / "instruction.jsonl.zst"))
     config = run.recipe.dpo
     # Those after the ones that SFT has seen, where there are enough.
-    conversations = alignment.chat_conversations(records, SFT_RECORDS + config.prompts)
-    _sample_pairs(run, "pairs", "sft", config, conversations[-config.prompts :])
+    conversations = alignment.chat_conversations(records, SFT_RECORDS + 2 * config.prompts)
+    unseen = alignment.fitting(
+        conversations[SFT_RECORDS:] or conversations,
+        _tokenizer(run),
+        run.recipe.model.context - config.max_new_tokens,
+    )
+    _sample_pairs(run, "pairs", "sft", config, unseen[: config.prompts])
 
 
 def chat(run: "Run") -> None:

@@ -6,7 +6,7 @@ training documents write it (`画蛇添足：`) and the options are scored, not 
 that are reported apart: which way suits a model is not known beforehand.
 
 The wrong options have the length of the right one and share exactly as many characters with the
-word. Without that rule, picking the option with most characters of the word answers 74% of such
+word. Without that rule, picking the option with most characters of the word answers 75% of such
 items of the starter corpus and measures copying.
 """
 

@@ -28,15 +28,16 @@ class NormHead(nn.Module):
         self.weight = nn.Parameter(torch.empty(vocab_size, hidden))
         self.normalise = normalise
         self.scale = scale
-        self._cached: tuple[int, Tensor] | None = None
+        self._cached: tuple[tuple[int, int], Tensor] | None = None
 
     def matrix(self) -> Tensor:
         """The matrix that multiplies hidden states, [V, D], in the dtype of the weight."""
         if torch.is_grad_enabled() and self.weight.requires_grad:
             self._cached = None
             return self._effective()
-        # The version counter changes with every in-place update of the rows.
-        version = self.weight._version
+        # The counter changes with every in-place update of the rows, the address when they are
+        # cast or replaced.
+        version = (self.weight._version, self.weight.data_ptr())
         if self._cached is None or self._cached[0] != version:
             self._cached = (version, self._effective())
         return self._cached[1]

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from indexlm.errors import UserError
 from indexlm.model.transformer import Transformer
 from indexlm.records import Progress
 from indexlm.tokens.tokenizer import EOS, PAD, SPECIAL_PIECES, Tokenizer
@@ -86,6 +87,10 @@ class Engine:
     def _tokens(self, prompts: list[list[int]], sampling: Sampling) -> Iterator[list[int]]:
         """One id per row and step, until the window or `max_new_tokens` is full."""
         longest = max(map(len, prompts))
+        if longest >= self.context:
+            raise UserError(
+                f"a prompt of {longest} tokens leaves no room in a window of {self.context}"
+            )
         new = min(sampling.max_new_tokens, self.context - longest)
         generator = torch.Generator()
         if sampling.seed is None:

@@ -1,0 +1,79 @@
+"""HTML from plain values, safe by default.
+
+A model may write `<script>`. Therefore a string is text and is escaped wherever it is put in;
+only `Html`, which the functions here return, goes in as it is.
+"""
+
+from collections.abc import Sequence
+from html import escape
+
+
+class Html(str):
+    """Finished markup."""
+
+    __slots__ = ()
+
+
+def text(value: object) -> Html:
+    """Escape anything that is not markup already."""
+    return value if isinstance(value, Html) else Html(escape(str(value)))
+
+
+def join(*parts: object) -> Html:
+    """The parts one after the other, each escaped where it must be."""
+    return Html("".join(text(part) for part in parts))
+
+
+def element(tag: str, *content: object, **attributes: str) -> Html:
+    """`element("p", "a < b", class_="note")` -> `<p class="note">a &lt; b</p>`."""
+    named = "".join(f' {key.rstrip("_")}="{escape(value)}"' for key, value in attributes.items())
+    return Html(f"<{tag}{named}>{join(*content)}</{tag}>")
+
+
+def both(english: object, chinese: str) -> Html:
+    """A heading or label in both languages, the Chinese one beside the English one."""
+    return join(english, " ", element("span", chinese, lang="zh", class_="zh"))
+
+
+def section(name: str, heading: Html, *content: object) -> Html:
+    """A part of the page that `#name` leads to."""
+    return element("section", element("h2", heading), *content, id=name)
+
+
+def table(head: Sequence[object], rows: Sequence[Sequence[object]], words: int = 1) -> Html:
+    """A table in a box that scrolls by itself; columns after the first `words` are numbers."""
+    kinds = ["word" if column < words else "number" for column in range(len(head))]
+    top = [element("th", cell, scope="col", class_=kind) for cell, kind in zip(head, kinds)]
+    body = []
+    for row in rows:
+        assert len(row) == len(head), (head, row)
+        first = element("th", row[0], scope="row", class_=kinds[0])
+        rest = [element("td", cell, class_=kind) for cell, kind in zip(row[1:], kinds[1:])]
+        body.append(element("tr", first, *rest))
+    whole = element("table", element("thead", element("tr", *top)), element("tbody", *body))
+    return element("div", whole, class_="scroll")
+
+
+def figure(svg: Html, english: str, chinese: str) -> Html:
+    """A drawing with its caption in both languages."""
+    caption = element("figcaption", english, " ", element("span", chinese, lang="zh", class_="zh"))
+    return element("figure", element("div", svg, class_="scroll"), caption)
+
+
+def number(value: float, places: int = 0) -> str:
+    """12345.6 -> `12,346`; with places=2, `12,345.60`."""
+    return f"{value:,.{places}f}"
+
+
+def short(count: float) -> str:
+    """1146880 -> `1.15 M`, 4096 -> `4.1 k`, 900 -> `900`."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            scaled = count / size
+            return f"{scaled:.2f} {unit}" if scaled < 10 else f"{scaled:.1f} {unit}"
+    return f"{count:.0f}"
+
+
+def megabytes(size: float) -> str:
+    """Bytes as MB with two places."""
+    return f"{size / 1e6:,.2f}"

@@ -1,0 +1,83 @@
+"""What the report reads of a run folder. A part that the run has not made yet is empty here."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from indexlm.config import Recipe, load_recipe
+from indexlm.errors import DamagedError
+from indexlm.records import Manifest, read_manifest, read_metrics
+from indexlm.text.jsonl import read_jsonl
+
+TRAINING = ("trunk", "base", "pure", "sft", "chat", "character-sft", "character")
+"""Stages with a `metrics.jsonl`."""
+PAIRS = ("pairs", "character-pairs")
+MODELS = ("base", "pure", "chat", "character")
+STAGES = (
+    "text",
+    "tokenizer",
+    "tokens",
+    "trunk",
+    "base",
+    "pure",
+    "sft",
+    "pairs",
+    "chat",
+    "script",
+    "character-sft",
+    "character-pairs",
+    "character",
+    "evals",
+)
+"""Every stage before the report, in the order in which a run makes them."""
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The parsed files of one run; dictionaries and lists are empty where there is no file."""
+
+    recipe: Recipe
+    times: dict[str, float]
+    """Stage -> seconds."""
+    funnel: dict[str, Any]
+    sources: dict[str, dict[str, int]]
+    """Source -> documents, tokens, bytes of the training text."""
+    results: dict[str, dict[str, Any]]
+    samples: dict[str, Any]
+    compression: dict[str, Any]
+    metrics: dict[str, list[dict[str, Any]]]
+    pairs: dict[str, list[dict[str, Any]]]
+    manifests: dict[str, Manifest]
+    """Finished stages only."""
+
+
+def read_run(run: Path) -> RunFiles:
+    """Read what is there. Raises UserError for a bad `config.json`, DamagedError for bad JSON."""
+    manifests = {stage: read_manifest(run / stage) for stage in STAGES}
+    return RunFiles(
+        recipe=load_recipe(run / "config.json"),
+        times=_read_json(run / "times.json"),
+        funnel=_read_json(run / "text" / "funnel.json"),
+        sources=_read_json(run / "tokens" / "sources.json").get("sources", {}),
+        results=_read_json(run / "evals" / "results.json"),
+        samples=_read_json(run / "evals" / "samples.json"),
+        compression=_read_json(run / "evals" / "compression.json"),
+        metrics={stage: read_metrics(run / stage / "metrics.jsonl") for stage in TRAINING},
+        pairs={stage: _read_pairs(run / stage / "pairs.jsonl.zst") for stage in PAIRS},
+        manifests={stage: found for stage, found in manifests.items() if found is not None},
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedError(f"{path} cannot be read: {error}; delete it to make it anew") from error
+    return content
+
+
+def _read_pairs(path: Path) -> list[dict[str, Any]]:
+    return list(read_jsonl(path)) if path.is_file() else []
