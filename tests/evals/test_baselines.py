@@ -21,9 +21,9 @@ def total(bigram: Bigram, previous: int) -> float:
     return float(bigram.probability(np.full_like(everything_V, previous), everything_V).sum())
 
 
-@given(st.lists(st.lists(st.integers(2, VOCAB - 1), max_size=30), min_size=1, max_size=8))
+@given(st.lists(st.lists(st.integers(3, VOCAB - 1), max_size=30), min_size=1, max_size=8))
 def test_probabilities_are_above_0_and_sum_to_1(documents: list[list[int]]) -> None:
-    bigram = train_bigram([np.array(ids, np.int32) for ids in documents], VOCAB)
+    bigram = train_bigram([np.array([*ids, EOS], np.uint16) for ids in documents], VOCAB)
     for previous in range(VOCAB):
         assert total(bigram, previous) == pytest.approx(1, abs=1e-12)
         assert bigram.probability(np.full(VOCAB, previous), np.arange(VOCAB)).min() > 0
@@ -54,7 +54,7 @@ def test_it_is_interpolated_kneser_ney() -> None:
         seen = max(row.get((v, w), 0) - discount, 0)
         return (seen + discount * len(row) * unigram(w)) / sum(row.values())
 
-    bigram = train_bigram([np.array(ids) for ids in documents], VOCAB)
+    bigram = train_bigram([np.array([*ids, EOS]) for ids in documents], VOCAB)
     for v in range(VOCAB):
         for w in range(VOCAB):
             found = bigram.probability(np.array([v]), np.array([w]))[0]
@@ -66,7 +66,7 @@ def test_bits_pay_for_every_token_and_each_end(
 ) -> None:
     documents = texts["zh_curated"]
     ids = [tokenizer.encode(text) for text in documents]
-    bigram = train_bigram([np.array(each) for each in ids], tokenizer.vocab_size)
+    bigram = train_bigram([np.array([*each, EOS]) for each in ids], tokenizer.vocab_size)
     bits = 0.0
     for each in ids:
         line = np.array([EOS, *each, EOS])
@@ -79,8 +79,10 @@ def test_bits_pay_for_every_token_and_each_end(
 
 def test_it_knows_its_own_text_better(tokenizer: Tokenizer, texts: dict[str, list[str]]) -> None:
     zh, en = texts["zh_curated"], texts["en_noisy"]
-    own = train_bigram([np.array(tokenizer.encode(t)) for t in zh], tokenizer.vocab_size)
-    other = train_bigram([np.array(tokenizer.encode(t)) for t in en], tokenizer.vocab_size)
+    own, other = (
+        train_bigram([np.array([*tokenizer.encode(t), EOS]) for t in part], tokenizer.vocab_size)
+        for part in (zh, en)
+    )
     uniform = math.log2(tokenizer.vocab_size)
     found = own.bits_per_byte(tokenizer, zh)
     assert found.bits < other.bits_per_byte(tokenizer, zh).bits

@@ -19,7 +19,7 @@ from indexlm.evals.runner import (
 from indexlm.evals.scoring import bits_per_byte
 from indexlm.evals.tasks import STYLES, HeldOutEntry
 from indexlm.model.transformer import Transformer
-from indexlm.tokens.tokenizer import Tokenizer
+from indexlm.tokens.tokenizer import EOS, Tokenizer
 
 EXPLANATIONS = (
     "形容山路很远。",
@@ -108,7 +108,7 @@ def test_training_does_not_notice_a_point_of_the_curve(
 def test_the_table_shows_models_side_by_side(
     model: Transformer, tokenizer: Tokenizer, texts: dict[str, list[str]]
 ) -> None:
-    counted = [np.array(tokenizer.encode(t)) for part in texts.values() for t in part]
+    counted = [np.array([*tokenizer.encode(t), EOS]) for part in texts.values() for t in part]
     bigram = train_bigram(counted, tokenizer.vocab_size)
     results = {
         "base": evaluate(model, tokenizer, texts, ENTRIES, 8, seed=1),
