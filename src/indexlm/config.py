@@ -39,7 +39,7 @@ class TextConfig(Section):
     max_repeated_gram_share: float = Field(0.3, gt=0, le=1)
     max_symbol_share: float = Field(0.3, gt=0, le=1)
     near_duplicate_jaccard: float = Field(0.8, gt=0, lt=1)
-    held_out_share: float = Field(0.015, gt=0, lt=0.5)
+    held_out_share: float = Field(0.03, gt=0, lt=0.5)
     """Share of documents, chosen by a hash of their id, that no training stage sees."""
 
 

@@ -1,0 +1,87 @@
+"""Where the numbers come from: times, fingerprints, versions, the resolved recipe."""
+
+import json
+import platform
+import statistics
+
+import torch
+
+from indexlm import __version__
+from indexlm.records import clock
+from indexlm.report.markup import Html, both, element, megabytes, number, section, short, table
+from indexlm.report.run_files import STAGES, TRAINING, RunFiles
+from indexlm.runtime import code_fingerprint
+
+
+def time_section(files: RunFiles) -> Html:
+    """Wall time of each stage; steps, tokens and speed of the training ones."""
+    rows = []
+    for name in STAGES:
+        entries = files.metrics[name] if name in TRAINING else []
+        if name not in files.times and not entries:
+            continue
+        seconds = clock(files.times[name]) if name in files.times else "–"
+        if entries:
+            pace = statistics.median(e["tokens"] / max(e["seconds"], 1e-9) for e in entries)
+            tokens = sum(entry["tokens"] for entry in entries)
+            rows.append([name, seconds, number(len(entries)), short(tokens), number(pace)])
+        else:
+            rows.append([name, seconds, "", "", ""])
+    if not rows:
+        return Html("")
+    if files.times:
+        total = clock(sum(files.times[name] for name in STAGES if name in files.times))
+        rows.append([element("strong", both("All", "合计")), element("strong", total), "", "", ""])
+    head = [
+        both("Stage", "阶段"),
+        both("Wall time", "用时"),
+        both("Steps", "步数"),
+        both("Tokens", "词元"),
+        both("Tokens per second", "词元／秒"),
+    ]
+    note = both(
+        "Wall time holds everything a stage does; the speed is that of the median step.",
+        "用时包含该阶段的全部工作；速度取中位步。",
+    )
+    return section(
+        "time", both("Time", "用时"), table(head, rows), element("p", note, class_="note")
+    )
+
+
+def provenance_section(files: RunFiles) -> Html:
+    """Fingerprints of data and code, versions, and the configuration in full."""
+    rows = [
+        [
+            name,
+            element("code", manifest.fingerprint),
+            number(len(manifest.files)),
+            megabytes(sum(entry["bytes"] for entry in manifest.files.values())),
+        ]
+        for name, manifest in files.manifests.items()
+    ]
+    head = [
+        both("Stage", "阶段"),
+        both("Fingerprint of all it was made from", "全部输入的指纹"),
+        both("Files", "文件"),
+        both("MB", "兆字节"),
+    ]
+    versions: list[list[object]] = [
+        [both("Code that wrote this page", "生成本页的代码"), element("code", code_fingerprint())],
+        ["indexlm", element("code", __version__)],
+        ["torch", element("code", torch.__version__)],
+        ["Python", element("code", platform.python_version())],
+        [both("Seed", "随机种子"), element("code", files.recipe.seed)],
+    ]
+    settings = json.dumps(files.recipe.model_dump(mode="json"), ensure_ascii=False, indent=2)
+    return section(
+        "provenance",
+        both("Provenance", "来历"),
+        table([both("What", "项目"), both("Value", "值")], versions, words=2),
+        element("h3", both("Finished stages", "已完成的阶段")),
+        table(head, rows, words=2),
+        element(
+            "details",
+            element("summary", both("The resolved configuration", "完整配置")),
+            element("pre", settings),
+        ),
+    )

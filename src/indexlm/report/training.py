@@ -1,0 +1,148 @@
+"""The sections about training: losses, capabilities, gradients, preference pairs."""
+
+from collections.abc import Sequence
+
+from indexlm.report import curves
+from indexlm.report.markup import Html, both, element, figure, join, number, section
+from indexlm.report.run_files import PAIRS, RunFiles
+
+SHOWN_PAIRS = 2
+
+
+def training_section(files: RunFiles) -> Html:
+    """Loss and learning rate of every stage that has begun."""
+    metrics = files.metrics
+    parts = []
+    if metrics["trunk"]:
+        parts += [
+            element(
+                "h3", both("Pre-training: one trunk, two decays", "预训练：一条主干，两个退火分支")
+            ),
+            figure(
+                curves.pretraining(metrics),
+                "base and pure branch from the same step of the trunk with its optimiser state; "
+                "base decays with instruction data in the mixture, pure without.",
+                "base 与 pure 从主干的同一步分出，继承优化器状态；base 的退火配比含指令数据，pure 不含。",
+            ),
+        ]
+    tuned = [name for name in ("sft", "character-sft") if metrics[name]]
+    if tuned:
+        parts += [
+            element("h3", both("Supervised fine-tuning", "有监督微调")),
+            figure(
+                curves.finetuning(metrics, tuned),
+                "Mean loss over response tokens and replayed pre-training text together.",
+                "损失为回答与回放的预训练文本的合并均值。",
+            ),
+        ]
+    preferred = [name for name in ("chat", "character") if metrics[name]]
+    if preferred:
+        parts += [
+            element("h3", both("Direct preference optimisation", "直接偏好优化（DPO）")),
+            figure(
+                curves.preference(metrics, preferred),
+                "Log-ratios are to the model that the stage starts from; the margin is chosen "
+                "minus rejected. The dashed line is an even chance of the right order.",
+                "对数比以起始模型为参照；间隔为优选减劣选。虚线为随机排序。",
+            ),
+        ]
+    if not parts:
+        return Html("")
+    return section("training", both("Training", "训练"), *parts, *_pairs(files))
+
+
+def capability_section(files: RunFiles) -> Html:
+    """What the model could do after how many tokens, from the evaluations inside pre-training."""
+    known = {key for stage in curves.scored(files.metrics).values() for _, s in stage for key in s}
+    if not known:
+        return Html("")
+    parts = [
+        figure(
+            curves.capability_bits(files.metrics),
+            "Bits per byte on a fixed part of the held-out text; lower is better. Shaded: the "
+            "decay phase, in which base and pure differ by their mixture alone.",
+            "固定留出文本上的每字节比特数，越低越好；阴影为退火阶段，base 与 pure 仅配比不同。",
+        )
+    ]
+    if any(key.startswith("starter/") for key in known):
+        items = files.recipe.evals.curve_items
+        parts += [
+            figure(
+                curves.capability_choice(files.metrics, "accuracy", items),
+                f"Starter-test accuracy on {items} items per kind. The grey band is what guessing "
+                "explains in 19 of 20 runs.",
+                f"每类 {items} 题的四选一准确率；灰带为随机猜测 95% 范围。",
+            ),
+            figure(
+                curves.capability_choice(files.metrics, "margin", items),
+                "Score of the right option less the best wrong one: it moves before accuracy does.",
+                "正确项得分减最强错误项得分，先于准确率变化。",
+            ),
+        ]
+    heading = both("Capabilities over tokens", "能力随训练量的变化")
+    return section("capabilities", heading, *parts)
+
+
+def gradient_section(files: RunFiles) -> Html:
+    """Gradient norms by layer, where they were recorded."""
+    entries = [entry for name in ("trunk", "base") for entry in files.metrics[name]]
+    layers = [entry["layers"] for entry in entries if "layers" in entry]
+    if not layers:
+        return Html("")
+    shares = sorted(curves.head_share(each) for each in layers)
+    largest = sum(each["head"] == max(each.values()) for each in layers)
+    skipped = sum("skipped" in entry for entry in entries)
+    return section(
+        "gradients",
+        both("Gradients by layer", "各层梯度"),
+        element(
+            "p",
+            f"The head holds {shares[len(shares) // 2]:.0%} of the squared norm in the median and "
+            f"the largest norm of all in {largest} of {len(layers)} recorded steps; {skipped} "
+            "updates were skipped for a value that was not finite. ",
+            element(
+                "span",
+                f"输出头占梯度平方范数的中位数 {shares[len(shares) // 2]:.0%}，"
+                f"在 {len(layers)} 步记录中有 {largest} 步为最大；因非有限值跳过 {skipped} 次更新。",
+                lang="zh",
+                class_="zh",
+            ),
+        ),
+        figure(
+            curves.gradients(files.metrics),
+            "Norms before clipping, every tenth step; the colour of a layer is its depth.",
+            "裁剪前范数，每十步一次；颜色表示层的深度。",
+        ),
+    )
+
+
+def _pairs(files: RunFiles) -> Sequence[Html]:
+    found = {name: files.pairs[name] for name in PAIRS if files.pairs[name]}
+    if not found:
+        return []
+    parts = [element("h3", both("Preference pairs", "偏好对"))]
+    for name, pairs in found.items():
+        mean = sum(pair["bigram_f1"] for pair in pairs) / len(pairs)
+        manifest = files.manifests.get(name)
+        sampled = f" of {number(manifest.notes['sampled'])} sampled answers" if manifest else ""
+        parts.append(
+            element(
+                "p",
+                element("strong", name),
+                f": {number(len(pairs))} pairs{sampled}; the rejected side is the model's own "
+                f"answer, its character-bigram F1 against the chosen one {mean:.2f} in the mean.",
+            )
+        )
+        boxes = [_pair_box(pair) for pair in pairs[:SHOWN_PAIRS]]
+        parts.append(element("div", *boxes, class_="texts"))
+    return parts
+
+
+def _pair_box(pair: dict[str, str]) -> Html:
+    return element(
+        "div",
+        element("p", pair["query"], class_="prompt"),
+        element("p", pair["chosen"], class_="chosen"),
+        element("p", pair["rejected"], class_="rejected"),
+        join(element("small", f"bigram F1 {pair['bigram_f1']}")),
+    )
