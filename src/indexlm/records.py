@@ -3,7 +3,7 @@
 A finished folder holds `manifest.json` with the size and SHA-256 of every other file; a folder
 without one is unfinished. `publish` fills a hidden folder beside the final place and renames it,
 so that a reader sees all of it or nothing. No checkpoint format notices a flipped bit by itself,
-hence `verify` before anything is loaded.
+hence `verify` before anything is loaded; the manifest carries a SHA-256 of its own content.
 """
 
 import fcntl
@@ -78,7 +78,7 @@ def seal(folder: Path, made_from: str, notes: Mapping[str, Any] | None = None) -
             name = path.relative_to(folder).as_posix()
             files[name] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
     content = {"fingerprint": made_from, "files": files, "notes": dict(notes or {})}
-    write_json(folder / MANIFEST, content)
+    write_json(folder / MANIFEST, content | {"sha256": fingerprint(content)})
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -93,12 +93,18 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a finished folder, None for an unfinished one. Reads no other file."""
+    """The manifest of a finished folder, None for an unfinished one. Reads no other file.
+
+    Raises DamagedError where it is not what was written.
+    """
     path = folder / MANIFEST
     if not path.exists():
         return None
     try:
-        return Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("sha256", None) != fingerprint(content):
+            raise ValueError("it was changed after it was written (SHA-256)")
+        return Manifest(**content)
     except (ValueError, TypeError) as error:
         raise DamagedError(
             f"{path} cannot be read: {error}; delete {folder} to make it anew"

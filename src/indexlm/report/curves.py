@@ -4,26 +4,30 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-import matplotlib
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from indexlm.evals.runner import within_chance
-from indexlm.evals.tasks import CHANCE, KINDS, STYLES
+from indexlm.evals.tasks import KINDS, STYLES
 from indexlm.report.figures import (
     PALETTE,
+    chance_band,
     drawing,
     line,
     percent_axis,
     plain_log,
+    rate_axis,
     steps_axis,
 )
 from indexlm.report.markup import Html, short
+from indexlm.report.run_files import text_order
 
 Metrics = Mapping[str, Sequence[Mapping[str, Any]]]
 """Stage -> the lines of its `metrics.jsonl`."""
 
 PRETRAINING = ("trunk", "base", "pure")
 BRANCHES = ("base", "pure")
+DEPTH = ("#5a7be0", "#2fa39a", "#c79a1b")
+"""From the first layer to the last; as light as is readable on white and on black."""
 STYLE_NAMES = {"per_token": "per token", "per_byte": "per byte", "pmi": "PMI"}
 
 
@@ -45,9 +49,9 @@ def pretraining(metrics: Metrics) -> Html:
         _mark_decay(loss, _branching_step(metrics))
         _mark_decay(rate, _branching_step(metrics), named=False)
         loss.set_title("Training loss, nats per token (log axis)")
-        loss.legend(loc="upper right", bbox_to_anchor=(1, 0.92))
+        page.legend(loss)
         rate.set_title("Learning rate")
-        rate.set_ylim(bottom=0)
+        rate_axis(rate)
         steps_axis(rate)
         return page.svg("Training loss and learning rate of trunk, base and pure over steps")
 
@@ -62,7 +66,7 @@ def finetuning(metrics: Metrics, stages: Sequence[str]) -> Html:
             line(rate, column(entries, "step"), column(entries, "lr"), name)
             loss.set_title(f"{name}: loss, nats per token")
             rate.set_title(f"{name}: learning rate")
-            rate.set_ylim(bottom=0)
+            rate_axis(rate)
             steps_axis(loss)
             steps_axis(rate)
         return page.svg("Loss and learning rate of " + " and ".join(stages))
@@ -79,20 +83,19 @@ def preference(metrics: Metrics, stages: Sequence[str]) -> Html:
             for key, colour in (("chosen", "good"), ("margin", "ink"), ("rejected", "bad")):
                 line(ratios, steps, column(entries, key), colour, label=key)
             ratios.axhline(0, color=PALETTE["soft"], linewidth=0.8)
-            ratios.legend(loc="upper left")
-            ratios.margins(y=0.25)
             line(accuracy, steps, column(entries, "accuracy"), name)
             accuracy.axhline(0.5, color=PALETTE["soft"], linewidth=0.8, linestyle="--")
             accuracy.set_ylim(0, 1.03)
             percent_axis(accuracy)
             line(rate, steps, column(entries, "lr"), name)
-            rate.set_ylim(bottom=0)
+            rate_axis(rate)
             loss.set_title(f"{name}: loss")
             ratios.set_title("Log-ratios, nats")
             accuracy.set_title("Pairs in order")
             rate.set_title("Learning rate")
             for axes in (loss, ratios, accuracy, rate):
                 steps_axis(axes)
+        page.legend(ratios)
         return page.svg("Loss, log-ratios, accuracy and learning rate of " + " and ".join(stages))
 
 
@@ -117,33 +120,35 @@ def capability_bits(metrics: Metrics) -> Html:
     """Bits per byte of each language over pre-training tokens."""
     points = scored(metrics)
     keys = _keys(points, "bits_per_byte/")
-    with drawing("capability bits", 2.9) as page:
+    keys.sort(key=lambda key: text_order(key.split("/")[1]))
+    with drawing("capability bits", 3.1) as page:
         panels = page.figure.subplots(1, len(keys), squeeze=False)[0]
         for axes, key in zip(panels, keys):
-            _capability(axes, points, key, _tokens(metrics["trunk"]))
+            _capability(axes, points, key, _branching_tokens(metrics))
             axes.set_title(f"Bits per byte, {key.split('/')[1]}")
-        panels[0].legend(loc="lower left")
+        page.legend(panels[0])
         return page.svg("Bits per byte of each language over pre-training tokens")
 
 
-def capability_choice(metrics: Metrics, measure: str, items: int) -> Html:
+def capability_choice(metrics: Metrics, measure: str, items: Mapping[str, int]) -> Html:
     """Starter-test `measure` (accuracy or margin) of each kind and style over tokens.
 
-    `items` per kind give the band that guessing explains in 19 of 20 runs.
+    The `items` of each kind give the band that guessing explains in 19 of 20 runs.
     """
     points = scored(metrics)
     kinds = [kind for kind in KINDS if _keys(points, f"starter/{kind}/")]
-    with drawing(f"capability {measure}", 2.45 * len(kinds)) as page:
-        grid = page.figure.subplots(len(kinds), len(STYLES), squeeze=False, sharex=True)
+    with drawing(f"capability {measure}", 2.2 * len(kinds) + 0.5) as page:
+        share = {"sharex": True, "sharey": measure == "accuracy"}
+        grid = page.figure.subplots(len(kinds), len(STYLES), squeeze=False, **share)
         for kind, panels in zip(kinds, grid):
             for axes, style in zip(panels, STYLES):
                 key = f"starter/{kind}/{style}/{measure}"
-                _capability(axes, points, key, _tokens(metrics["trunk"]), last=kind == kinds[-1])
+                _capability(axes, points, key, _branching_tokens(metrics), kind == kinds[-1])
                 unit = " (nats)" if measure == "margin" else ""
                 axes.set_title(f"{kind}, {STYLE_NAMES[style]}: {measure}{unit}")
                 if measure == "accuracy":
-                    _chance_band(axes, items)
-        grid[0][0].legend(loc="upper left")
+                    chance_band(axes, items[kind])
+        page.legend(grid[0][0])
         return page.svg(f"Starter-test {measure} over pre-training tokens")
 
 
@@ -183,15 +188,16 @@ def _layer_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Depth as a ramp of colour; of many layers only a few stand in the legend."""
     blocks = [name for name in names if name.startswith("layer ")]
     told = {blocks[round(place * (len(blocks) - 1) / 3)] for place in range(4)} if blocks else set()
-    ramp = matplotlib.colormaps["viridis"]
+    ramp = LinearSegmentedColormap.from_list("depth", DEPTH)
     styles: dict[str, dict[str, Any]] = {
         "embedding": {"color": PALETTE["soft"], "linestyle": (0, (4, 2))}
     }
     for place, name in enumerate(blocks):
-        shade = 0.12 + 0.7 * place / max(len(blocks) - 1, 1)
+        # matplotlib leaves labels that begin with an underscore out of a legend.
         label = name if name in told else "_" + name
-        styles[name] = {"color": ramp(shade), "linewidth": 1.0, "label": label}
-    styles["final norm"] = {"color": PALETTE["pure"], "linestyle": (0, (1, 1.5))}
+        shade = ramp(place / max(len(blocks) - 1, 1))
+        styles[name] = {"color": shade, "linewidth": 1.1, "label": label}
+    styles["final norm"] = {"color": PALETTE["soft"], "linestyle": (0, (1, 1.5))}
     styles["head"] = {"color": PALETTE["bad"], "linewidth": 2}
     return {name: {"label": name, **styles[name]} for name in styles if name in names}
 
@@ -206,14 +212,15 @@ def _capability(
     axes: Any,
     points: Mapping[str, Sequence[tuple[float, Mapping[str, float]]]],
     key: str,
-    branching: float,
+    branching: float | None,
     last: bool = True,
 ) -> None:
     for name, stage in points.items():
         known = [(tokens, scores[key]) for tokens, scores in stage if key in scores]
         if known:
             xs, ys = zip(*known)
-            line(axes, xs, ys, name, marker="o", markersize=3.2)
+            line(axes, xs, ys, name, marker="o")
+    axes.set_xlim(left=0)
     _mark_decay(axes, branching)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda tokens, place: short(tokens)))
@@ -221,16 +228,10 @@ def _capability(
         axes.set_xlabel("pre-training tokens")
 
 
-def _chance_band(axes: Any, items: int) -> None:
-    """Chance, and what a guesser reaches on `items` items, by the same rule as the tables."""
-    explained = [right / items for right in range(items + 1) if within_chance(right / items, items)]
-    axes.axhspan(explained[0], explained[-1], color=PALETTE["rule"], alpha=0.5, linewidth=0)
-    axes.axhline(CHANCE, color=PALETTE["soft"], linewidth=0.8, linestyle="--")
-    percent_axis(axes)
-
-
-def _tokens(entries: Sequence[Mapping[str, Any]]) -> float:
-    return float(sum(column(entries, "tokens")))
+def _branching_tokens(metrics: Metrics) -> float | None:
+    """Tokens of the whole trunk, None before a branch has begun."""
+    begun = any(metrics[name] for name in BRANCHES)
+    return float(sum(column(metrics["trunk"], "tokens"))) if begun else None
 
 
 def _branching_step(metrics: Metrics) -> float | None:
@@ -248,7 +249,7 @@ def _mark_decay(axes: Any, branching: float | None, named: bool = True) -> None:
     axes.axvline(branching, color=PALETTE["soft"], linewidth=0.8, linestyle=":")
     axes.set_xlim(low, high)
     if named:
-        top = axes.get_xaxis_transform()
-        style = {"color": PALETTE["soft"], "fontsize": 8, "va": "top", "transform": top}
-        axes.text(branching, 0.99, "stable ", ha="right", **style)
-        axes.text(branching, 0.99, " decay", ha="left", **style)
+        style = {"color": PALETTE["soft"], "fontsize": 8, "va": "top", "clip_on": False}
+        style |= {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+        for label, side, away in (("stable", "right", -4), ("decay", "left", 4)):
+            axes.annotate(label, (branching, 1), (away, -2), ha=side, **style)

@@ -1,20 +1,21 @@
 """The sections about the data: the funnel from raw text to tiers, and the tokenizer."""
 
-from indexlm.report.markup import Html, both, element, join, megabytes, number, section, table
-from indexlm.report.run_files import RunFiles
+from indexlm.report.markup import Html, both, element, join, megabytes, number, sentence, table
+from indexlm.report.run_files import RunFiles, text_order
 
 DOCUMENTS = both("Documents", "文档")
 MB = both("MB", "兆字节")
+NOT_FILTERS = ("read", "normalise", "hold_out")
+"""Steps of the funnel that drop nothing."""
+NOTHING = {"documents": 0, "bytes": 0}
 
 
-def data_section(files: RunFiles) -> Html:
+def data(files: RunFiles) -> Html:
     """What came in, what each step left and dropped, what is trained on and held out."""
     funnel = files.funnel
     if not funnel:
         return Html("")
-    return section(
-        "data",
-        both("Data", "数据"),
+    return join(
         element("h3", both("Sources", "来源")),
         _sources_table(files),
         element("h3", both("Funnel", "逐步过滤")),
@@ -24,13 +25,14 @@ def data_section(files: RunFiles) -> Html:
     )
 
 
-def tokenizer_section(files: RunFiles) -> Html:
+def tokenizer(files: RunFiles) -> Html:
     """Tokens per source, and what a token holds, on training and on held-out text."""
     if not files.sources:
         return Html("")
     held_out = files.compression.get("held_out", {})
     rows = []
-    for name, size in files.sources.items():
+    for name in sorted(files.sources, key=text_order):
+        size = files.sources[name]
         unseen = held_out.get(name)
         rows.append(
             [
@@ -52,17 +54,12 @@ def tokenizer_section(files: RunFiles) -> Html:
         both("Characters per token, held out", "字符／词元（留出）"),
     ]
     vocabulary = files.recipe.tokenizer.vocab_size
-    line = element(
+    line = sentence(
         "p",
-        f"{number(vocabulary)} pieces, {number(total)} tokens of text. ",
-        element(
-            "span",
-            f"词表 {number(vocabulary)}，共 {number(total)} 个词元。",
-            lang="zh",
-            class_="zh",
-        ),
+        f"{number(vocabulary)} pieces, {number(total)} tokens of text.",
+        f"词表 {number(vocabulary)}，共 {number(total)} 个词元。",
     )
-    return section("tokenizer", both("Tokenizer", "分词器"), line, table(head, rows))
+    return join(line, table(head, rows))
 
 
 def _sources_table(files: RunFiles) -> Html:
@@ -78,14 +75,15 @@ def _steps_table(files: RunFiles) -> Html:
     rows = []
     steps, dropped = files.funnel["steps"], files.funnel["dropped"]
     for step in steps:
-        gone = dropped.get(step["step"])
-        share = f"{gone['documents'] / steps[0]['documents']:.2%}" if gone else ""
+        gone = dropped.get(step["step"], NOTHING)
+        share = gone["documents"] / steps[0]["documents"]
+        filtered = step["step"] not in NOT_FILTERS
         rows.append(
             [
                 step["step"].replace("_", " "),
-                number(gone["documents"]) if gone else "",
-                megabytes(gone["bytes"]) if gone else "",
-                share,
+                number(gone["documents"]) if filtered else "–",
+                megabytes(gone["bytes"]) if filtered else "–",
+                f"{share:.2%}" if filtered else "–",
                 number(step["documents"]),
                 megabytes(step["bytes"]),
             ]
@@ -103,10 +101,9 @@ def _steps_table(files: RunFiles) -> Html:
 
 def _tiers_table(files: RunFiles) -> Html:
     kept, held_out = files.funnel["kept"], files.funnel["held_out"]
-    nothing = {"documents": 0, "bytes": 0}
     rows = []
-    for name in sorted(kept.keys() | held_out.keys()):
-        train, unseen = kept.get(name, nothing), held_out.get(name, nothing)
+    for name in sorted(kept.keys() | held_out.keys(), key=text_order):
+        train, unseen = kept.get(name, NOTHING), held_out.get(name, NOTHING)
         language, _, tier = name.partition("_")
         rows.append(
             [
@@ -126,4 +123,4 @@ def _tiers_table(files: RunFiles) -> Html:
         both("Held-out documents", "留出文档"),
         both("Held-out MB", "留出兆字节"),
     ]
-    return join(table(head, rows, words=2))
+    return table(head, rows, words=2)

@@ -15,12 +15,15 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from indexlm.evals.runner import within_chance
+from indexlm.evals.tasks import CHANCE
 from indexlm.report.markup import Html
 
 WIDTH = 10.4
 """Inches; at the SVG's 72 units to the inch and the page's 1040 px, 9-point type is 12.5 px."""
+FEW_POINTS = 16
 MOST_POINTS = 600
 """Points of a line; more cannot be told apart at this width."""
 
@@ -81,6 +84,10 @@ STYLE = {
     "savefig.facecolor": "none",
     "figure.dpi": 72,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.07,
+    "figure.constrained_layout.w_pad": 0.07,
+    "figure.constrained_layout.hspace": 0.04,
+    "figure.constrained_layout.wspace": 0.03,
     "svg.fonttype": "none",
 }
 
@@ -99,6 +106,11 @@ class Drawing:
         self.name = name
         self.figure: Any = Figure(figsize=(WIDTH, height))
         FigureCanvasSVG(self.figure)
+
+    def legend(self, axes: Any) -> None:
+        """The lines or bars of `axes` named once below all panels."""
+        handles, labels = axes.get_legend_handles_labels()
+        self.figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
 
     def svg(self, description: str) -> Html:
         """The drawing as an `<svg>` element; `description` is what a screen reader says."""
@@ -124,9 +136,14 @@ def _for_page(source: str, description: str) -> Html:
 
 
 def line(axes: Any, xs: Sequence[float], ys: Sequence[float], name: str, **style: Any) -> None:
-    """A line in the colour that `name` has everywhere, thinned to what can be seen."""
+    """A line in the colour that `name` has everywhere, thinned to what can be seen.
+
+    Few points are marked, so that a single one is seen too.
+    """
     seen_xs, seen_ys = thinned(xs, ys)
-    axes.plot(seen_xs, seen_ys, **{"color": PALETTE[name], "label": name, **style})
+    marker = "o" if len(seen_xs) <= FEW_POINTS else ""
+    look = {"color": PALETTE[name], "label": name, "marker": marker, "markersize": 3.2}
+    axes.plot(seen_xs, seen_ys, **{**look, **style})
 
 
 def thinned(xs: Sequence[float], ys: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
@@ -149,14 +166,40 @@ def plain_log(axes: Any) -> None:
     ticks = [step * 10.0**power for power in powers for step in steps]
     axes.set_yticks([tick for tick in ticks if low <= tick <= high])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))
-    axes.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def steps_axis(axes: Any, label: str = "step") -> None:
     """Whole numbers below, few of them."""
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     axes.set_xlabel(label)
 
 
+def rate_axis(axes: Any) -> None:
+    """Learning rates from 0 up, as `5e-5`."""
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=(1, 2, 5, 10)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: scientific(value)))
+
+
+def scientific(value: float) -> str:
+    """0.0015 -> `1.5e-3`."""
+    if value == 0:
+        return "0"
+    mantissa, _, exponent = f"{value:.3e}".partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
+
+
 def percent_axis(axes: Any) -> None:
+    """Shares as whole percents."""
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=(1, 2, 5, 10)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{100 * value:.0f}%"))
+
+
+def chance_band(axes: Any, items: int) -> None:
+    """The line of chance, and the accuracies on `items` items that guessing explains."""
+    explained = [right / items for right in range(items + 1) if within_chance(right / items, items)]
+    look = {"color": PALETTE["rule"], "alpha": 0.45, "linewidth": 0, "zorder": 0}
+    axes.axhspan(explained[0], explained[-1], **look)
+    axes.axhline(CHANCE, color=PALETTE["ink"], linewidth=0.9, linestyle=(0, (4, 3)))
+    percent_axis(axes)

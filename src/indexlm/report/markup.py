@@ -30,14 +30,14 @@ def element(tag: str, *content: object, **attributes: str) -> Html:
     return Html(f"<{tag}{named}>{join(*content)}</{tag}>")
 
 
+def sentence(tag: str, english: object, chinese: str, class_: str = "said") -> Html:
+    """The same said in both languages, each on its own line."""
+    return element(tag, english, element("span", chinese, lang="zh", class_="zh"), class_=class_)
+
+
 def both(english: object, chinese: str) -> Html:
     """A heading or label in both languages, the Chinese one beside the English one."""
     return join(english, " ", element("span", chinese, lang="zh", class_="zh"))
-
-
-def section(name: str, heading: Html, *content: object) -> Html:
-    """A part of the page that `#name` leads to."""
-    return element("section", element("h2", heading), *content, id=name)
 
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]], words: int = 1) -> Html:
@@ -56,7 +56,7 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]], words: int =
 
 def figure(svg: Html, english: str, chinese: str) -> Html:
     """A drawing with its caption in both languages."""
-    caption = element("figcaption", english, " ", element("span", chinese, lang="zh", class_="zh"))
+    caption = sentence("figcaption", english, chinese)
     return element("figure", element("div", svg, class_="scroll"), caption)
 
 
@@ -66,11 +66,11 @@ def number(value: float, places: int = 0) -> str:
 
 
 def short(count: float) -> str:
-    """1146880 -> `1.15 M`, 4096 -> `4.1 k`, 900 -> `900`."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            scaled = count / size
-            return f"{scaled:.2f} {unit}" if scaled < 10 else f"{scaled:.1f} {unit}"
+    """Three digits: 1146880 -> `1.15 M`, 368640 -> `369 k`, 900 -> `900`."""
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        # What rounds up to the next unit belongs to it: 999,600 is 1 M, not 1e+03 k.
+        if count >= 0.9995 * size:
+            return f"{count / size:.3g} {unit}"
     return f"{count:.0f}"
 
 

@@ -7,28 +7,24 @@ printed and read in ten years. A part of the run that does not exist yet leaves 
 from pathlib import Path
 
 from indexlm.records import clock
-from indexlm.report.data import data_section, tokenizer_section
-from indexlm.report.markup import Html, both, element, join, megabytes, number, short
-from indexlm.report.path import path_section
-from indexlm.report.provenance import provenance_section, time_section
-from indexlm.report.run_files import RunFiles, read_run
-from indexlm.report.scores import scores_section
-from indexlm.report.training import capability_section, gradient_section, training_section
-from indexlm.report.writing import character_section, samples_section
+from indexlm.report import data, path, provenance, scores, training, writing
+from indexlm.report.markup import Html, both, element, megabytes, number, sentence, short
+from indexlm.report.run_files import RunFiles, read_run, text_order
 
 SECTIONS = (
-    path_section,
-    scores_section,
-    training_section,
-    capability_section,
-    gradient_section,
-    data_section,
-    tokenizer_section,
-    samples_section,
-    character_section,
-    time_section,
-    provenance_section,
+    ("path", both("The path of the data", "数据之路"), path.path),
+    ("scores", both("Scores", "成绩"), scores.scores),
+    ("training", both("Training", "训练"), training.training),
+    ("capabilities", both("Capabilities over tokens", "能力曲线"), training.capabilities),
+    ("gradients", both("Gradients by layer", "各层梯度"), training.gradients),
+    ("data", both("Data", "数据"), data.data),
+    ("tokenizer", both("Tokenizer", "分词器"), data.tokenizer),
+    ("samples", both("Samples", "样本"), writing.samples),
+    ("character", both("The character", "角色"), writing.character),
+    ("time", both("Time", "用时"), provenance.times),
+    ("provenance", both("Provenance", "来历"), provenance.provenance),
 )
+"""Anchor, heading and maker of each part; what a maker leaves empty is left out."""
 
 
 def write_report(run: Path, out: Path) -> None:
@@ -41,7 +37,13 @@ def write_report(run: Path, out: Path) -> None:
 
 def report_page(files: RunFiles) -> str:
     """The whole document."""
-    sections = [made for make in SECTIONS if (made := make(files))]
+    made = [(name, heading, make(files)) for name, heading, make in SECTIONS]
+    parts = [part for part in made if part[2]]
+    contents = [element("a", heading, href=f"#{name}") for name, heading, _ in parts]
+    sections = [
+        element("section", element("h2", heading), content, id=name)
+        for name, heading, content in parts
+    ]
     style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     head = element(
         "head",
@@ -50,22 +52,23 @@ def report_page(files: RunFiles) -> str:
         element("title", f"indexlm · {files.recipe.name}"),
         element("style", Html(style)),
     )
-    body = element("body", _header(files), element("main", *sections), _footer())
+    top = _header(files, element("nav", *contents))
+    body = element("body", top, element("main", *sections), _footer())
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
-def _header(files: RunFiles) -> Html:
+def _header(files: RunFiles, contents: Html) -> Html:
     model = files.recipe.model
-    lead = both(
-        f"A bilingual language model from raw text to a character: {model.layers} layers of width "
-        f"{model.hidden}, a window of {number(model.context)} tokens.",
+    lead = sentence(
+        "p",
+        f"A bilingual language model, from raw text to a character: {model.layers} layers of "
+        f"width {model.hidden}, a window of {number(model.context)} tokens.",
         f"从原始文本到角色的双语语言模型：{model.layers} 层，宽 {model.hidden}，"
         f"窗口 {number(model.context)} 词元。",
+        "lead",
     )
-    title = join(
-        f"Run report: {files.recipe.name} ", element("span", "运行报告", lang="zh", class_="zh")
-    )
-    return element("header", element("h1", title), element("p", lead, class_="lead"), _facts(files))
+    title = element("h1", both(f"Run report: {files.recipe.name}", "运行报告"))
+    return element("header", title, lead, _facts(files), contents)
 
 
 def _facts(files: RunFiles) -> Html:
@@ -99,7 +102,7 @@ def _facts(files: RunFiles) -> Html:
         )
     if "base" in files.results:
         bits = files.results["base"]["bits_per_byte"]
-        languages = [name for name in bits if "_" not in name]
+        languages = sorted((name for name in bits if "_" not in name), key=text_order)
         facts.append(
             _fact(
                 both("Base, bits per byte", "base 每字节比特"),
@@ -119,11 +122,10 @@ def _fact(label: Html, value: str, more: str) -> Html:
 
 
 def _footer() -> Html:
-    return element(
+    return sentence(
         "footer",
-        both(
-            "Written by indexlm from the files of the run folder; every number on this page is "
-            "computed from them.",
-            "由 indexlm 根据运行目录中的文件生成，页中数字均由其计算得出。",
-        ),
+        "Written by indexlm from the files of the run folder; every number on this page is "
+        "computed from them.",
+        "由 indexlm 根据运行目录中的文件生成，页中数字均由其计算得出。",
+        "note",
     )

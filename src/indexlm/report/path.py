@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.patches import Rectangle
 
 from indexlm.report.figures import PALETTE, drawing
-from indexlm.report.markup import Html, both, figure, section, short
+from indexlm.report.markup import Html, figure, short
 from indexlm.report.run_files import MODELS, PAIRS, TRAINING, RunFiles
 
 PLACES = {
@@ -39,20 +39,16 @@ ARROWS = (
     ("character-sft", "character-pairs"),
     ("character-pairs", "character"),
 )
-BOX_WIDTH, BOX_HEIGHT = 0.84, 0.62
+BOX_WIDTH, BOX_HEIGHT = 0.88, 0.62
 
 
-def path_section(files: RunFiles) -> Html:
+def path(files: RunFiles) -> Html:
     """The stages as a drawing."""
-    return section(
-        "path",
-        both("The path of the data", "数据之路"),
-        figure(
-            _path_figure(files),
-            "An arrow leads from a stage to one that is made from it; the coloured boxes end in a "
-            "model, dashed ones are not finished.",
-            "箭头由一个阶段指向由其产生的阶段；彩色框产出模型，虚线框尚未完成。",
-        ),
+    return figure(
+        _path_figure(files),
+        "An arrow leads from a stage to one that is made from it; a coloured box ends in a model, "
+        "a dashed one is not finished.",
+        "箭头由一个阶段指向由其产生的阶段；彩色框产出模型，虚线框尚未完成。",
     )
 
 
@@ -71,11 +67,12 @@ def outcome(files: RunFiles, stage: str) -> str:
         return f"{len(files.metrics[stage]):,} steps"
     if stage in PAIRS:
         return f"{len(files.pairs[stage]):,} pairs"
-    return "card and dialogues"
+    return "card, dialogues"
 
 
 def _path_figure(files: RunFiles) -> Html:
     with drawing("path", 2.9) as page:
+        page.figure.set_layout_engine("none")
         axes = page.figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         axes.set_xlim(-0.5, 7.5)
@@ -86,16 +83,22 @@ def _path_figure(files: RunFiles) -> Html:
             edge = PALETTE[stage] if stage in MODELS else PALETTE["soft"]
             corner = (x - BOX_WIDTH / 2, y - BOX_HEIGHT / 2)
             axes.add_patch(_box(corner, edge, stage in files.manifests))
-            axes.text(x, y - 0.08, stage, ha="center", va="center", weight="bold")
-            told = {"ha": "center", "va": "center", "fontsize": 8, "color": PALETTE["soft"]}
+            axes.text(x, y - 0.08, stage, ha="center", va="center", weight="bold", fontsize=8.2)
+            told = {"ha": "center", "va": "center", "fontsize": 7.8, "color": PALETTE["soft"]}
             axes.text(x, y + 0.15, outcome(files, stage), **told)
         return page.svg("Flow of the stages: " + ", ".join(PLACES))
 
 
-def _box(corner: tuple[float, float], edge: str, finished: bool) -> Any:
-    style = "solid" if finished else (0, (3, 2))
-    look: Any = {"edgecolor": edge, "facecolor": PALETTE["panel"], "linewidth": 1.4}
-    return Rectangle(corner, BOX_WIDTH, BOX_HEIGHT, linestyle=style, **look)
+def _box(corner: tuple[float, float], edge: str, finished: bool) -> Rectangle:
+    return Rectangle(
+        corner,
+        BOX_WIDTH,
+        BOX_HEIGHT,
+        edgecolor=edge,
+        facecolor=PALETTE["panel"],
+        linewidth=1.4,
+        linestyle="solid" if finished else "dashed",
+    )
 
 
 def _arrow(axes: Any, start: tuple[int, int], end: tuple[int, int]) -> None:

@@ -8,12 +8,22 @@ import torch
 
 from indexlm import __version__
 from indexlm.records import clock
-from indexlm.report.markup import Html, both, element, megabytes, number, section, short, table
+from indexlm.report.markup import (
+    Html,
+    both,
+    element,
+    join,
+    megabytes,
+    number,
+    sentence,
+    short,
+    table,
+)
 from indexlm.report.run_files import STAGES, TRAINING, RunFiles
 from indexlm.runtime import code_fingerprint
 
 
-def time_section(files: RunFiles) -> Html:
+def times(files: RunFiles) -> Html:
     """Wall time of each stage; steps, tokens and speed of the training ones."""
     rows = []
     for name in STAGES:
@@ -39,17 +49,39 @@ def time_section(files: RunFiles) -> Html:
         both("Tokens", "词元"),
         both("Tokens per second", "词元／秒"),
     ]
-    note = both(
+    note = sentence(
+        "p",
         "Wall time holds everything a stage does; the speed is that of the median step.",
         "用时包含该阶段的全部工作；速度取中位步。",
+        "note",
     )
-    return section(
-        "time", both("Time", "用时"), table(head, rows), element("p", note, class_="note")
+    return join(table(head, rows), note)
+
+
+def provenance(files: RunFiles) -> Html:
+    """Fingerprints of code and data, versions, and the configuration in full."""
+    versions: list[list[object]] = [
+        [both("Code that wrote this page", "生成本页的代码"), element("code", code_fingerprint())],
+        ["indexlm", element("code", __version__)],
+        ["torch", element("code", torch.__version__)],
+        ["Python", element("code", platform.python_version())],
+        [both("Seed", "随机种子"), element("code", files.recipe.seed)],
+    ]
+    settings = json.dumps(files.recipe.model_dump(mode="json"), ensure_ascii=False, indent=2)
+    return join(
+        table([both("What", "项目"), both("Value", "值")], versions, words=2),
+        _fingerprints(files),
+        element(
+            "details",
+            element("summary", both("The resolved configuration", "完整配置")),
+            element("pre", settings),
+        ),
     )
 
 
-def provenance_section(files: RunFiles) -> Html:
-    """Fingerprints of data and code, versions, and the configuration in full."""
+def _fingerprints(files: RunFiles) -> Html:
+    if not files.manifests:
+        return Html("")
     rows = [
         [
             name,
@@ -65,23 +97,5 @@ def provenance_section(files: RunFiles) -> Html:
         both("Files", "文件"),
         both("MB", "兆字节"),
     ]
-    versions: list[list[object]] = [
-        [both("Code that wrote this page", "生成本页的代码"), element("code", code_fingerprint())],
-        ["indexlm", element("code", __version__)],
-        ["torch", element("code", torch.__version__)],
-        ["Python", element("code", platform.python_version())],
-        [both("Seed", "随机种子"), element("code", files.recipe.seed)],
-    ]
-    settings = json.dumps(files.recipe.model_dump(mode="json"), ensure_ascii=False, indent=2)
-    return section(
-        "provenance",
-        both("Provenance", "来历"),
-        table([both("What", "项目"), both("Value", "值")], versions, words=2),
-        element("h3", both("Finished stages", "已完成的阶段")),
-        table(head, rows, words=2),
-        element(
-            "details",
-            element("summary", both("The resolved configuration", "完整配置")),
-            element("pre", settings),
-        ),
-    )
+    heading = element("h3", both("Finished stages", "已完成的阶段"))
+    return join(heading, table(head, rows, words=2))

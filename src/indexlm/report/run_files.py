@@ -31,6 +31,7 @@ STAGES = (
     "evals",
 )
 """Every stage before the report, in the order in which a run makes them."""
+TIERS = ("", "curated", "ordinary", "noisy")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,13 @@ def read_run(run: Path) -> RunFiles:
         pairs={stage: _read_pairs(run / stage / "pairs.jsonl.zst") for stage in PAIRS},
         manifests={stage: found for stage, found in manifests.items() if found is not None},
     )
+
+
+def text_order(name: str) -> tuple[bool, str, int, str]:
+    """Sorts `<language>_<tier>` names: Chinese first, a whole language before its tiers."""
+    language, _, tier = name.partition("_")
+    place = TIERS.index(tier) if tier in TIERS else len(TIERS)
+    return language != "zh", language, place, tier
 
 
 def _read_json(path: Path) -> dict[str, Any]:

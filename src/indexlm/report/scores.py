@@ -7,7 +7,7 @@ from typing import Any
 from indexlm.evals.runner import within_chance
 from indexlm.evals.tasks import CHANCE, KINDS, STYLES
 from indexlm.report.curves import STYLE_NAMES
-from indexlm.report.figures import PALETTE, drawing, percent_axis
+from indexlm.report.figures import PALETTE, chance_band, drawing
 from indexlm.report.markup import (
     Html,
     both,
@@ -16,13 +16,14 @@ from indexlm.report.markup import (
     join,
     megabytes,
     number,
-    section,
+    sentence,
     table,
 )
-from indexlm.report.run_files import MODELS, RunFiles
+from indexlm.report.run_files import MODELS, RunFiles, text_order
 
 BIGRAM, XZ = "bigram", "xz -9e"
 COLUMNS = (*MODELS, BIGRAM, XZ)
+COMPARED = {BIGRAM: ("held-out tiers", "个留出层级"), XZ: ("languages", "种语言")}
 
 Results = Mapping[str, Mapping[str, Any]]
 
@@ -64,32 +65,38 @@ def verdict(results: Results) -> Html:
     }
     if not counts:
         return Html("")
-    places = {BIGRAM: ("held-out tiers", "个留出层级"), XZ: ("languages", "种语言")}
-    english = ", and ".join(
-        f"beats {name} on {won} of {total} {places[name][0]}"
-        for name, (won, total) in counts.items()
+    english = " and ".join(
+        f"{name} on {won} of {total} {COMPARED[name][0]}" for name, (won, total) in counts.items()
     )
     chinese = "，".join(
-        f"在 {total} {places[name][1]}中的 {won} {places[name][1][0]}上胜过 {name}"
+        f"在 {total} {COMPARED[name][1]}中有 {won} 个优于 {name}"
         for name, (won, total) in counts.items()
     )
     told = lost or [min(made, key=lambda c: c.other - c.base)]
-    label = ("Not beaten", "未胜") if lost else ("Closest", "最接近")
     listed = "; ".join(
-        f"{c.text} {number(c.base, 3)} vs {c.baseline} {number(c.other, 3)}" for c in told
+        f"{c.text} {number(c.base, 3)} against {number(c.other, 3)} ({c.baseline})" for c in told
     )
-    return element(
+    question = sentence(
         "p",
-        element("strong", "No: " if lost else "Yes: ", f"base {english}. "),
-        element("span", f"base {chinese}。", lang="zh", class_="zh"),
-        element("br"),
-        both(label[0], label[1]),
-        f": {listed} (bits per byte).",
+        "Does base beat the bigram on every held-out tier, and xz on each language?",
+        "base 是否在每个留出层级上胜过二元模型，并在每种语言上胜过 xz？",
+        "said question",
+    )
+    answer = element("strong", "No: " if lost else "Yes: ", f"base beats {english}.")
+    return element(
+        "div",
+        question,
+        sentence("p", answer, f"{'否' if lost else '是'}：base {chinese}。"),
+        element(
+            "p",
+            both("Not beaten", "未胜") if lost else both("Closest", "最接近"),
+            f": {listed}, bits per byte.",
+        ),
         class_="verdict lost" if lost else "verdict won",
     )
 
 
-def scores_section(files: RunFiles) -> Html:
+def scores(files: RunFiles) -> Html:
     """All scores, or nothing before the run is evaluated."""
     results = {name: files.results[name] for name in COLUMNS if name in files.results}
     if not results:
@@ -115,28 +122,22 @@ def scores_section(files: RunFiles) -> Html:
                 "Accuracy on dictionary entries that no stage has seen. Bars of error are one "
                 "standard error, the dashed line is chance, the grey band what guessing explains "
                 "in 19 of 20 runs.",
-                "未见词条的四选一准确率；误差线为一个标准误，虚线为随机水平，灰带为随机猜测 95% 范围。",
+                "未见词条的四选一准确率；误差线为一个标准误，虚线为随机水平，"
+                "灰带为随机猜测 95% 范围。",
             ),
             _choice_table(results),
         ]
-    return section("scores", both("Scores", "成绩"), *parts)
+    return join(*parts)
 
 
-def text_names(results: Results) -> list[str]:
-    """A language first, then its tiers: zh, zh_curated, ..., en, ..."""
+def _text_names(results: Results) -> list[str]:
     names = {name for result in results.values() for name in result["bits_per_byte"]}
-    tiers = {"": 0, "curated": 1, "ordinary": 2, "noisy": 3}
-
-    def place(name: str) -> tuple[bool, str, int]:
-        language, _, tier = name.partition("_")
-        return language != "zh", language, tiers.get(tier, len(tiers))
-
-    return sorted(names, key=place)
+    return sorted(names, key=text_order)
 
 
 def _bits_table(results: Results) -> Html:
     rows = []
-    for name in text_names(results):
+    for name in _text_names(results):
         found = {model: results[model]["bits_per_byte"].get(name) for model in results}
         values = [part["value"] for part in found.values() if part is not None]
         cells = [_bits_cell(part, min(values)) for part in found.values()]
@@ -144,8 +145,8 @@ def _bits_table(results: Results) -> Html:
         label = element("strong", name) if "_" not in name else join("\u2003", name)
         rows.append([label, *cells, number(sizes["documents"]), megabytes(sizes["bytes"])])
     head = [both("Text", "文本"), *results, both("Documents", "文档"), both("MB", "兆字节")]
-    note = element("p", both("The lowest value of each row is bold.", "每行最低值为粗体。"))
-    return join(table(head, rows), element("div", note, class_="note"))
+    note = sentence("p", "The lowest value of each row is bold.", "每行最低值为粗体。", "note")
+    return join(table(head, rows), note)
 
 
 def _bits_cell(part: Mapping[str, float] | None, best: float) -> Html | str:
@@ -156,7 +157,7 @@ def _bits_cell(part: Mapping[str, float] | None, best: float) -> Html | str:
 
 
 def _bits_figure(results: Results) -> Html:
-    names = text_names(results)
+    names = _text_names(results)
     languages = list(dict.fromkeys(name.split("_")[0] for name in names))
     with drawing("bits per byte", 3.3) as page:
         panels = page.figure.subplots(1, len(languages), squeeze=False, sharey=True)[0]
@@ -170,8 +171,7 @@ def _bits_figure(results: Results) -> Html:
             axes.set_xticks(range(len(own)), labels)
             axes.tick_params(axis="x", length=0)
             axes.set_title(f"Bits per byte, {language}")
-        handles, labels = panels[0].get_legend_handles_labels()
-        page.figure.legend(handles, labels, loc="outside lower center", ncols=len(results))
+        page.legend(panels[0])
         return page.svg("Bits per byte of models and baselines on each held-out tier")
 
 
@@ -189,20 +189,16 @@ def _choice_figure(results: Results) -> Html:
                 style = {"fmt": "none", "ecolor": PALETTE["ink"], "elinewidth": 0.9, "capsize": 2}
                 axes.errorbar(xs, ys, yerr=errors, **style)
             items = next(scores[kind]["items"] for scores in tested.values())
-            spread = 1.96 * (CHANCE * (1 - CHANCE) / items) ** 0.5
-            axes.axhspan(CHANCE - spread, CHANCE + spread, color=PALETTE["rule"], linewidth=0)
-            axes.axhline(CHANCE, color=PALETTE["soft"], linewidth=1, linestyle="--")
             axes.set_xticks(range(len(STYLES)), [STYLE_NAMES[style] for style in STYLES])
             axes.tick_params(axis="x", length=0)
             axes.set_title(f"Accuracy, {kind} ({items} items)")
-            percent_axis(axes)
-        handles, labels = panels[0].get_legend_handles_labels()
-        page.figure.legend(handles, labels, loc="outside lower center", ncols=len(tested))
+            chance_band(axes, items)
+        page.legend(panels[0])
         return page.svg("Accuracy of each model on the starter test, with chance")
 
 
 def _bars(place: int, of: int, values: Sequence[float | None]) -> tuple[list[float], list[float]]:
-    """Where the bars of one model stand in each group, and how high; groups without one left out."""
+    """Where the bars of one model stand in each group, and how high; no bar without a value."""
     known = [(group, value) for group, value in enumerate(values) if value is not None]
     offset = (place - (of - 1) / 2) * 0.8 / of
     return [group + offset for group, _ in known], [value for _, value in known]
@@ -218,12 +214,14 @@ def _choice_table(results: Results) -> Html:
             cells = [_choice_cells(tested[name].get(kind), style) for name in tested]
             rows.append([f"{kind}, {STYLE_NAMES[style]}", number(items), *cells])
     head = [both("Kind, score", "题型，计分"), both("Items", "题数"), *tested]
-    note = both(
+    note = sentence(
+        "p",
         f"Accuracy in % ± one standard error, margin in nats below; chance is {CHANCE:.0%}. "
         "≈ marks what guessing explains (95%).",
         "准确率（%）± 一个标准误，下行为间隔（纳特）；≈ 表示与随机猜测无异（95%）。",
+        "note",
     )
-    return join(table(head, rows), element("p", note, class_="note"))
+    return join(table(head, rows), note)
 
 
 def _choice_cells(score: Mapping[str, Any] | None, style: str) -> Html | str:

@@ -1,15 +1,18 @@
 """The sections about training: losses, capabilities, gradients, preference pairs."""
 
+import statistics
 from collections.abc import Sequence
+from typing import Any
 
+from indexlm.evals.tasks import KINDS
 from indexlm.report import curves
-from indexlm.report.markup import Html, both, element, figure, join, number, section
+from indexlm.report.markup import Html, both, element, figure, join, number, sentence
 from indexlm.report.run_files import PAIRS, RunFiles
 
 SHOWN_PAIRS = 2
 
 
-def training_section(files: RunFiles) -> Html:
+def training(files: RunFiles) -> Html:
     """Loss and learning rate of every stage that has begun."""
     metrics = files.metrics
     parts = []
@@ -22,7 +25,8 @@ def training_section(files: RunFiles) -> Html:
                 curves.pretraining(metrics),
                 "base and pure branch from the same step of the trunk with its optimiser state; "
                 "base decays with instruction data in the mixture, pure without.",
-                "base 与 pure 从主干的同一步分出，继承优化器状态；base 的退火配比含指令数据，pure 不含。",
+                "base 与 pure 从主干的同一步分出，继承优化器状态；"
+                "base 的退火配比含指令数据，pure 不含。",
             ),
         ]
     tuned = [name for name in ("sft", "character-sft") if metrics[name]]
@@ -46,12 +50,10 @@ def training_section(files: RunFiles) -> Html:
                 "对数比以起始模型为参照；间隔为优选减劣选。虚线为随机排序。",
             ),
         ]
-    if not parts:
-        return Html("")
-    return section("training", both("Training", "训练"), *parts, *_pairs(files))
+    return join(*parts, *_pairs(files))
 
 
-def capability_section(files: RunFiles) -> Html:
+def capabilities(files: RunFiles) -> Html:
     """What the model could do after how many tokens, from the evaluations inside pre-training."""
     known = {key for stage in curves.scored(files.metrics).values() for _, s in stage for key in s}
     if not known:
@@ -65,13 +67,14 @@ def capability_section(files: RunFiles) -> Html:
         )
     ]
     if any(key.startswith("starter/") for key in known):
-        items = files.recipe.evals.curve_items
+        items = _curve_items(files)
+        told = " + ".join(f"{count} {kind}" for kind, count in items.items())
         parts += [
             figure(
                 curves.capability_choice(files.metrics, "accuracy", items),
-                f"Starter-test accuracy on {items} items per kind. The grey band is what guessing "
+                f"Starter-test accuracy on {told} items. The grey band is what guessing "
                 "explains in 19 of 20 runs.",
-                f"每类 {items} 题的四选一准确率；灰带为随机猜测 95% 范围。",
+                f"{told} 题的四选一准确率；灰带为随机猜测 95% 范围。",
             ),
             figure(
                 curves.capability_choice(files.metrics, "margin", items),
@@ -79,34 +82,26 @@ def capability_section(files: RunFiles) -> Html:
                 "正确项得分减最强错误项得分，先于准确率变化。",
             ),
         ]
-    heading = both("Capabilities over tokens", "能力随训练量的变化")
-    return section("capabilities", heading, *parts)
+    return join(*parts)
 
 
-def gradient_section(files: RunFiles) -> Html:
+def gradients(files: RunFiles) -> Html:
     """Gradient norms by layer, where they were recorded."""
     entries = [entry for name in ("trunk", "base") for entry in files.metrics[name]]
     layers = [entry["layers"] for entry in entries if "layers" in entry]
     if not layers:
         return Html("")
-    shares = sorted(curves.head_share(each) for each in layers)
+    median = statistics.median(curves.head_share(each) for each in layers)
     largest = sum(each["head"] == max(each.values()) for each in layers)
     skipped = sum("skipped" in entry for entry in entries)
-    return section(
-        "gradients",
-        both("Gradients by layer", "各层梯度"),
-        element(
+    return join(
+        sentence(
             "p",
-            f"The head holds {shares[len(shares) // 2]:.0%} of the squared norm in the median and "
-            f"the largest norm of all in {largest} of {len(layers)} recorded steps; {skipped} "
-            "updates were skipped for a value that was not finite. ",
-            element(
-                "span",
-                f"输出头占梯度平方范数的中位数 {shares[len(shares) // 2]:.0%}，"
-                f"在 {len(layers)} 步记录中有 {largest} 步为最大；因非有限值跳过 {skipped} 次更新。",
-                lang="zh",
-                class_="zh",
-            ),
+            f"The head holds {median:.0%} of the squared norm in the median step and the largest "
+            f"norm of all in {largest} of {len(layers)} recorded steps. Updates skipped for a "
+            f"value that was not finite: {skipped}.",
+            f"输出头占梯度平方范数的 {median:.0%}（中位步），在 {len(layers)} 步记录中"
+            f"有 {largest} 步为各层最大；因非有限值跳过的更新：{skipped} 次。",
         ),
         figure(
             curves.gradients(files.metrics),
@@ -114,6 +109,13 @@ def gradient_section(files: RunFiles) -> Html:
             "裁剪前范数，每十步一次；颜色表示层的深度。",
         ),
     )
+
+
+def _curve_items(files: RunFiles) -> dict[str, int]:
+    """Items per kind inside training: as many as were asked for, or as many as there are."""
+    asked = files.recipe.evals.curve_items
+    tests = files.results["base"]["starter"] if "base" in files.results else {}
+    return {kind: min(asked, tests[kind]["items"] if kind in tests else asked) for kind in KINDS}
 
 
 def _pairs(files: RunFiles) -> Sequence[Html]:
@@ -126,11 +128,16 @@ def _pairs(files: RunFiles) -> Sequence[Html]:
         manifest = files.manifests.get(name)
         sampled = f" of {number(manifest.notes['sampled'])} sampled answers" if manifest else ""
         parts.append(
-            element(
+            sentence(
                 "p",
-                element("strong", name),
-                f": {number(len(pairs))} pairs{sampled}; the rejected side is the model's own "
-                f"answer, its character-bigram F1 against the chosen one {mean:.2f} in the mean.",
+                join(
+                    element("strong", name),
+                    f": {number(len(pairs))} pairs{sampled}. The rejected side is the model's own "
+                    f"answer; its character-bigram F1 against the chosen one is {mean:.2f} on "
+                    "average.",
+                ),
+                f"{number(len(pairs))} 对；劣选为模型自己的回答，"
+                f"与优选的字二元组 F1 平均 {mean:.2f}。",
             )
         )
         boxes = [_pair_box(pair) for pair in pairs[:SHOWN_PAIRS]]
@@ -138,11 +145,11 @@ def _pairs(files: RunFiles) -> Sequence[Html]:
     return parts
 
 
-def _pair_box(pair: dict[str, str]) -> Html:
+def _pair_box(pair: dict[str, Any]) -> Html:
     return element(
         "div",
         element("p", pair["query"], class_="prompt"),
         element("p", pair["chosen"], class_="chosen"),
         element("p", pair["rejected"], class_="rejected"),
-        join(element("small", f"bigram F1 {pair['bigram_f1']}")),
+        element("small", f"bigram F1 {pair['bigram_f1']:.2f}"),
     )

@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from indexlm.report.markup import Html, both, element, join, section, table
-from indexlm.report.run_files import MODELS, RunFiles
+from indexlm.report.markup import Html, both, element, join, sentence, table
+from indexlm.report.run_files import MODELS, RunFiles, text_order
 
+CONTINUING = ("base", "pure")
+"""Models that go on with a text; the others answer a message."""
 MEASURES = {
     "in_language": both("In the asked language", "语言一致"),
     "repetition": both("Repeated 4-grams", "四元组重复"),
@@ -13,37 +15,44 @@ MEASURES = {
 }
 
 
-def samples_section(files: RunFiles) -> Html:
+def samples(files: RunFiles) -> Html:
     """Measures of all models in one table, then the texts of each."""
     models = [name for name in MODELS if name in files.samples]
     if not models:
         return Html("")
     rows = []
     for name in models:
-        for language, measures in files.samples[name]["measures"].items():
+        found = files.samples[name]["measures"]
+        for language in sorted(found, key=text_order):
+            measures = found[language]
             rows.append([name, language, *(f"{measures[key]:.0%}" for key in MEASURES)])
     head = [both("Model", "模型"), both("Language", "语言"), *MEASURES.values()]
     parts = [table(head, rows, words=2)]
     for name in models:
         texts = files.samples[name]["texts"]
-        parts += [element("h3", name), element("div", *map(_text_box, texts), class_="texts")]
-    intro = element(
+        languages = dict.fromkeys(sample["language"] for sample in texts)
+        boxes = [
+            element("div", *(_sample(name, s) for s in texts if s["language"] == each), lang=each)
+            for each in languages
+        ]
+        parts += [element("h3", name), element("div", *boxes, class_="texts")]
+    intro = sentence(
         "p",
-        "The first draw for each fixed prompt, none chosen; the prompt is grey. ",
-        element("span", "固定提示的首次采样，未经挑选；灰色为提示。", lang="zh", class_="zh"),
+        "One draw for each fixed prompt, none chosen; the prompt is grey.",
+        "固定提示，各采样一次，未经挑选；灰色为提示。",
     )
-    return section("samples", both("Samples", "样本"), intro, *parts)
+    return join(intro, *parts)
 
 
-def character_section(files: RunFiles) -> Html:
+def character(files: RunFiles) -> Html:
     """Each reply of the character beside the past lines that were put into its prompt."""
     answers = files.samples.get("role-play", [])
     if not answers:
         return Html("")
     boxes = []
     for answer in answers:
-        past = [element("p", line, class_="said") for line in answer["past_lines"]]
-        none = element("p", both("No past line was found.", "未检索到台词。"), class_="said")
+        past = [element("p", line, class_="past") for line in answer["past_lines"]]
+        none = element("p", both("No past line was found.", "未检索到台词。"), class_="past")
         boxes += [
             element(
                 "div",
@@ -58,12 +67,10 @@ def character_section(files: RunFiles) -> Html:
                 lang="zh",
             ),
         ]
-    names = "、".join(dict.fromkeys(answer["character"] for answer in answers))
     description = element("p", files.recipe.character.description, lang="zh", class_="lead")
-    heading = join(both("The character", "角色"), element("span", f" · {names}", lang="zh"))
-    return section("character", heading, description, element("div", *boxes, class_="texts"))
+    return join(description, element("div", *boxes, class_="texts"))
 
 
-def _text_box(sample: dict[str, Any]) -> Html:
+def _sample(model: str, sample: dict[str, Any]) -> Html:
     prompt = element("span", sample["prompt"], class_="prompt")
-    return element("div", element("p", prompt, " ", sample["text"]), lang=sample["language"])
+    return element("p", prompt, "" if model in CONTINUING else "\n", sample["text"])

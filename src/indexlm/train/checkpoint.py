@@ -14,7 +14,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 
 from indexlm.errors import DamagedError
-from indexlm.records import publish, read_manifest, verify
+from indexlm.records import MANIFEST, publish, read_manifest, verify
 
 log = logging.getLogger("indexlm")
 
@@ -23,7 +23,11 @@ KEPT = 2
 
 
 def save(folder: Path, step: int, state: dict[str, Tensor], made_from: str) -> None:
-    """Write a checkpoint and remove all but the newest KEPT."""
+    """Write a checkpoint and remove all but the newest KEPT.
+
+    All else in `folder` goes too: what a kill left half-written or half-removed, and checkpoints
+    of other inputs or later steps, which would outlive and outrank the ones made now.
+    """
     with (
         publish(folder / f"step-{step:08d}", made_from, {"step": step}) as partial,
         warnings.catch_warnings(),
@@ -31,8 +35,10 @@ def save(folder: Path, step: int, state: dict[str, Tensor], made_from: str) -> N
         # It warns that there is no process group, which is what no_dist asks for.
         warnings.simplefilter("ignore", UserWarning)
         dcp.save(state, checkpoint_id=partial, no_dist=True)
-    for old in _finished(folder)[:-KEPT]:
-        shutil.rmtree(old)
+    mine = [path for path in _finished(folder) if _of(path, step, made_from)]
+    for path in folder.iterdir():
+        if path not in mine[-KEPT:]:
+            shutil.rmtree(path)
 
 
 def load(checkpoint: Path, state: dict[str, Tensor]) -> int:
@@ -62,5 +68,16 @@ def last(folder: Path) -> Path:
     return _finished(folder)[-1]
 
 
+def _of(checkpoint: Path, step: int, made_from: str) -> bool:
+    """Whether a checkpoint belongs to the run that has come to `step`; a damaged one does not."""
+    try:
+        manifest = read_manifest(checkpoint)
+    except DamagedError:
+        return False
+    assert manifest is not None
+    return manifest.fingerprint == made_from and manifest.notes["step"] <= step
+
+
 def _finished(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("step-*") if read_manifest(path) is not None)
+    """Oldest first. Their manifests are not read: a damaged one is for the caller to judge."""
+    return sorted(path for path in folder.glob("step-*") if (path / MANIFEST).is_file())

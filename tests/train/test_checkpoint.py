@@ -1,0 +1,156 @@
+"""Checkpoints: what is saved comes back bit for bit, and nothing damaged is ever loaded."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from indexlm.errors import DamagedError
+from indexlm.train import checkpoint
+
+
+def state_of(seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "weight.lm_head.weight": torch.randn(40, 16, generator=generator),
+        "weight.model.norm.weight": torch.randn(16, generator=generator),
+        "exp_avg.model.norm.weight": torch.randn(16, generator=generator).bfloat16(),
+        "step.model.norm.weight": torch.tensor(float(seed)),
+    }
+
+
+def loaded(path: Path) -> dict[str, Tensor]:
+    state = {name: torch.zeros_like(value) for name, value in state_of(0).items()}
+    checkpoint.load(path, state)
+    return state
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    place = int(np.random.default_rng(len(content)).integers(len(content)))
+    content[place] ^= 1 << (place % 8)
+    path.write_bytes(content)
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+DAMAGES = [flip_a_bit, cut_short, empty, Path.unlink]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written")
+    for step in (4, 8):
+        checkpoint.save(folder, step, state_of(step), "inputs")
+    return folder
+
+
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    """Checkpoints of steps 4 and 8, free to be damaged."""
+    return Path(shutil.copytree(written, tmp_path / "checkpoints"))
+
+
+def file_names() -> list[str]:
+    """The files of a checkpoint, which `test_these_are_all_the_files` holds to be all."""
+    return [".metadata", "__0_0.distcp", "manifest.json"]
+
+
+def test_these_are_all_the_files(folder: Path) -> None:
+    assert sorted(path.name for path in step_folder(folder, 8).iterdir()) == file_names()
+
+
+def test_a_checkpoint_comes_back_bit_for_bit_and_in_place(folder: Path) -> None:
+    state = {name: torch.zeros_like(value) for name, value in state_of(8).items()}
+    live = dict(state)
+    assert checkpoint.load(step_folder(folder, 8), state) == 8
+    for name, value in state_of(8).items():
+        assert state[name] is live[name]
+        assert torch.equal(state[name], value) and state[name].dtype == value.dtype
+
+
+def test_part_of_a_state_can_be_loaded(folder: Path) -> None:
+    part = {"weight.model.norm.weight": torch.zeros(16)}
+    checkpoint.load(step_folder(folder, 4), part)
+    assert torch.equal(part["weight.model.norm.weight"], state_of(4)["weight.model.norm.weight"])
+
+
+@pytest.mark.parametrize("name", file_names())
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_to_any_file_is_named_and_nothing_is_loaded(
+    folder: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    damage(step_folder(folder, 8) / name)
+    state = {key: torch.zeros_like(value) for key, value in state_of(8).items()}
+    with pytest.raises(DamagedError, match=name):
+        checkpoint.load(step_folder(folder, 8), state)
+    assert all(not value.any() for value in state.values())
+
+
+@pytest.mark.parametrize("name", file_names())
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    folder: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    assert checkpoint.newest(folder, "inputs") == step_folder(folder, 8)
+    damage(step_folder(folder, 8) / name)
+    assert checkpoint.newest(folder, "inputs") == step_folder(folder, 4)
+    # It is made again in its place.
+    checkpoint.save(folder, 8, state_of(80), "inputs")
+    newest = checkpoint.newest(folder, "inputs")
+    assert newest == step_folder(folder, 8)
+    assert torch.equal(
+        loaded(newest)["weight.lm_head.weight"], state_of(80)["weight.lm_head.weight"]
+    )
+
+
+def test_any_flipped_bit_of_the_manifest_is_noticed(folder: Path) -> None:
+    """The number of steps stands in it: a wrong one would be a run that repeats or leaves out."""
+    path = step_folder(folder, 8) / "manifest.json"
+    content = path.read_bytes()
+    for place in range(len(content)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << (place % 7)
+        path.write_bytes(flipped)
+        with pytest.raises(DamagedError, match=r"manifest\.json"):
+            checkpoint.load(step_folder(folder, 8), {})
+
+
+def test_the_newest_two_are_kept(folder: Path) -> None:
+    checkpoint.save(folder, 12, state_of(12), "inputs")
+    assert sorted(path.name for path in folder.iterdir()) == ["step-00000008", "step-00000012"]
+    assert checkpoint.last(folder) == step_folder(folder, 12)
+
+
+def test_other_inputs_have_no_checkpoint_here(folder: Path) -> None:
+    assert checkpoint.newest(folder, "other inputs") is None
+    assert checkpoint.newest(folder / "nowhere", "inputs") is None
+
+
+def test_a_save_under_other_inputs_clears_the_way(folder: Path) -> None:
+    """A later step of an abandoned run neither displaces a new checkpoint nor passes for it."""
+    checkpoint.save(folder, 2, state_of(2), "other inputs")
+    assert checkpoint.newest(folder, "other inputs") == step_folder(folder, 2)
+    assert checkpoint.last(folder) == step_folder(folder, 2)
+
+
+def test_an_unfinished_checkpoint_does_not_exist(folder: Path) -> None:
+    partial = folder / ".step-00000012.partial"
+    shutil.copytree(step_folder(folder, 8), partial)
+    assert checkpoint.newest(folder, "inputs") == step_folder(folder, 8)
+    checkpoint.save(folder, 12, state_of(12), "inputs")
+    assert not partial.exists()

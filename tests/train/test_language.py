@@ -1,0 +1,88 @@
+"""The chunked loss against torch's own, and rows against the documents they are made of.
+
+Shape suffixes: L labelled positions, D width, V vocabulary.
+"""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from workshop import Workshop
+
+from indexlm.feed.packing import Segment, collate
+from indexlm.model.norm_head import NormHead
+from indexlm.tokens.chat_format import IGNORED
+from indexlm.train.objectives.language import CHUNK, SummedCrossEntropy, language_loss
+
+
+def tensors(positions: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(positions)
+    hidden_LD = torch.randn(positions, 16, generator=generator, requires_grad=True)
+    head_VD = torch.randn(50, 16, generator=generator, requires_grad=True)
+    return hidden_LD, head_VD, torch.randint(50, (positions,), generator=generator)
+
+
+@pytest.mark.parametrize("positions", [1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 77])
+def test_value_and_gradients_are_those_of_the_whole_logits(positions: int) -> None:
+    hidden_LD, head_VD, labels_L = tensors(positions)
+    ours = SummedCrossEntropy.apply(hidden_LD, head_VD, labels_L)
+    theirs = functional.cross_entropy(hidden_LD @ head_VD.T, labels_L, reduction="sum")
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-5)
+    # An upstream factor, as accumulation or a scale would put before it.
+    our_gradients = torch.autograd.grad(0.5 * ours, (hidden_LD, head_VD))
+    their_gradients = torch.autograd.grad(0.5 * theirs, (hidden_LD, head_VD))
+    torch.testing.assert_close(our_gradients, their_gradients, rtol=1e-5, atol=1e-5)
+
+
+def test_large_logits_neither_overflow_nor_lose_the_label() -> None:
+    hidden_LD, head_VD, labels_L = tensors(20)
+    ours = SummedCrossEntropy.apply(hidden_LD * 1e4, head_VD, labels_L)
+    theirs = functional.cross_entropy(1e4 * hidden_LD @ head_VD.T, labels_L, reduction="sum")
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=0.0)
+
+
+def test_gradients_flow_through_the_norm_head() -> None:
+    hidden_LD, rows_VD, labels_L = tensors(30)
+    head = NormHead(50, 16, normalise=True, scale=3.0)
+    head.weight.data.copy_(rows_VD.detach())
+    SummedCrossEntropy.apply(hidden_LD, head.matrix(), labels_L).backward()
+    unit_VD = 3 * rows_VD / rows_VD.pow(2).sum(1, keepdim=True).sqrt()
+    loss = functional.cross_entropy(hidden_LD @ unit_VD.T, labels_L, reduction="sum")
+    theirs = torch.autograd.grad(loss, (hidden_LD, rows_VD))
+    assert hidden_LD.grad is not None and head.weight.grad is not None
+    torch.testing.assert_close((hidden_LD.grad, head.weight.grad), theirs, rtol=1e-5, atol=1e-5)
+    assert float((head.weight.grad * rows_VD.detach()).sum(1).abs().max()) < 1e-4
+
+
+def test_ignored_positions_neither_count_nor_send_gradients(workshop: Workshop) -> None:
+    model = workshop.model()
+    batch = next(iter(workshop.feed().micro_batches(0)))
+    batch.labels_BT[:, ::3] = IGNORED
+    batch.labels_BT[1] = IGNORED
+    ours, count, _ = language_loss(model, batch)
+    hidden_BTD = model(
+        batch.ids_BT, positions_BT=batch.positions_BT, documents_BT=batch.documents_BT
+    )
+    logits = model.logits(hidden_BTD).flatten(0, 1)
+    theirs = functional.cross_entropy(
+        logits, batch.labels_BT.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    assert count == batch.valid == int((batch.labels_BT >= 0).sum())
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-4)
+    parameters = list(model.parameters())
+    for a, b in zip(torch.autograd.grad(ours, parameters), torch.autograd.grad(theirs, parameters)):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_a_packed_row_costs_what_its_documents_cost_apart(workshop: Workshop) -> None:
+    model = workshop.model()
+    generator = np.random.default_rng(2)
+    segments = []
+    for size in (5, 1, 9, 6):
+        ids = generator.integers(5, 160, size=size + 1)
+        segments.append(Segment(ids[:-1], ids[1:]))
+    packed, packed_count, _ = language_loss(model, collate([segments], 24))
+    apart = [language_loss(model, collate([[segment]], 24)) for segment in segments]
+    assert packed_count == sum(count for _, count, _ in apart) == 21
+    torch.testing.assert_close(packed, sum(loss for loss, _, _ in apart), rtol=1e-6, atol=1e-5)
