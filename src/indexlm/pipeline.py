@@ -6,6 +6,7 @@ exactly what a changed setting touches. What was finished under other settings i
 `superseded/`, never deleted.
 """
 
+import json
 import logging
 import shutil
 import time
@@ -25,11 +26,20 @@ from indexlm.records import (
     only_writer,
     read_manifest,
     start_logging,
+    verify,
     write_json,
 )
 from indexlm.runtime import start_threads
+from indexlm.text.document import LANGUAGES, TIERS
+from indexlm.text.jsonl import read_jsonl
 
 log = logging.getLogger("indexlm")
+
+CONFIG = "config.json"
+SOURCES = (*(f"{language}_{tier}" for language in LANGUAGES for tier in TIERS), "instruction")
+"""What a mixture can name."""
+SHOWN = 8
+"""Names of a long list that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -104,70 +114,172 @@ def run_recipe(recipe: Recipe, folder: Path, only: str | None = None) -> None:
     """Run every stage that is not finished, or stage `only`.
 
     Raises UserError for a folder of another recipe, a recipe too large for the machine, an unknown
-    stage or one whose forerunners are missing.
+    stage or one whose forerunners are missing. A mistake that shows before a stage was finished
+    leaves `folder` as it was.
     """
     if only is not None and only not in STEPS:
         raise UserError(f"no stage {only!r}; the stages are {', '.join(STEPS)}")
     check_memory(recipe)
+    _check_source_names(recipe)
     _check_owner(recipe, folder)
+    run = Run(recipe, folder)
+    if only is not None:
+        _check_forerunners(run, only)
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     with only_writer(folder):
+        saved = folder / CONFIG
+        before = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else None
+        write_json(saved, recipe.model_dump(mode="json"))
         start_logging(folder / "log.txt")
         threads = start_threads(recipe.threads)
-        write_json(folder / "config.json", recipe.model_dump(mode="json"))
-        run = Run(recipe, folder)
         log.info(f"{recipe.name} in {folder}, {threads} threads")
-        for number, name in enumerate(STEPS, start=1):
-            if only in (None, name):
-                _run_step(run, name, f"[{number}/{len(STEPS)}] {name}")
+        finished = 0
+        try:
+            for number, name in enumerate(STEPS, start=1):
+                if only in (None, name):
+                    finished += _run_step(run, name, f"[{number}/{len(STEPS)}] {name}")
+                    if only is None and name == "text":
+                        _check_text(run)
+        except UserError:
+            if not finished:
+                _undo_start(folder, before, made)
+            raise
 
 
-def _run_step(run: Run, name: str, label: str) -> None:
+def _run_step(run: Run, name: str, label: str) -> bool:
+    """Whether the stage was made; False where it was finished before."""
     if run.finished(name):
         log.info(f"{label}: finished before")
-        return
-    for before in STEPS[name].after:
-        if not run.finished(before):
-            raise UserError(f"stage {name} needs stage {before} first; run it with --only {before}")
-    for output in STEPS[name].outputs:
-        _set_aside(run, name, output)
+        return False
+    moved = [pair for output in STEPS[name].outputs if (pair := _set_aside(run, name, output))]
     log.info(f"{label} ...")
     started = time.monotonic()
-    STEPS[name].make(run)
+    try:
+        STEPS[name].make(run)
+    finally:
+        for folder, kept in moved:
+            if not folder.exists():
+                kept.rename(folder)
+                if not any(kept.parent.iterdir()):
+                    kept.parent.rmdir()
     seconds = time.monotonic() - started
     _record_time(run.folder / "times.json", name, seconds)
     log.info(f"{label}: done in {clock(seconds)}")
+    return True
 
 
-def _set_aside(run: Run, name: str, output: str) -> None:
-    """Move what other settings finished out of the way; unfinished folders of ours stay."""
+def _set_aside(run: Run, name: str, output: str) -> tuple[Path, Path] | None:
+    """Move what other settings finished out of the way; unfinished folders of ours stay.
+
+    Returns where it was and where it is, None where there was nothing to move.
+    """
     folder = run.path(output)
     manifest = read_manifest(folder)
     if manifest is None or manifest.fingerprint == run.made_from(name):
-        return
+        return None
     kept = run.folder / "superseded" / f"{output.replace('/', '-')}-{manifest.fingerprint[:12]}"
     log.info(f"{name}: settings changed since it was made; the old {output} is kept in {kept}")
     kept.parent.mkdir(exist_ok=True)
     shutil.rmtree(kept, ignore_errors=True)
     folder.rename(kept)
+    return folder, kept
+
+
+def _undo_start(folder: Path, config: dict[str, Any] | None, made: list[Path]) -> None:
+    """Put the old settings back; in a new folder remove what a start writes, and the folder."""
+    if config is not None:
+        write_json(folder / CONFIG, config)
+        return
+    for name in (CONFIG, "log.txt", ".lock"):
+        (folder / name).unlink(missing_ok=True)
+    for each in made:
+        each.rmdir()
 
 
 def _check_owner(recipe: Recipe, folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; name a folder with --out")
-    saved = folder / "config.json"
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise UserError(f"{there} is a file; name a folder with --out")
+    saved = folder / CONFIG
     if saved.is_file():
         owner = load_recipe(saved).name
         if owner != recipe.name:
             raise UserError(
                 f"{folder} belongs to recipe {owner!r}, not {recipe.name!r}; name another --out"
             )
-    elif folder.is_dir() and any(p.name != ".lock" for p in folder.iterdir()):
+    elif folder.is_dir() and any(p.name not in _OF_A_START for p in folder.iterdir()):
         raise UserError(f"{folder} holds something else than a run; name another --out")
 
 
-def _record_time(path: Path, name: str, seconds: float) -> None:
-    import json
+_OF_A_START = (".lock", f".{CONFIG}.partial")
+"""What is there when a run was stopped before its settings were saved."""
 
+
+def _check_forerunners(run: Run, name: str) -> None:
+    missing: set[str] = set()
+    asked = [name]
+    while asked:
+        before = {each for each in STEPS[asked.pop()].after if not run.finished(each)}
+        asked += before - missing
+        missing |= before
+    if missing:
+        needed = ", ".join(each for each in STEPS if each in missing)
+        raise UserError(
+            f"stage {name} needs {needed} first, which {run.folder} does not have under these "
+            "settings; make each with `indexlm run ... --only STAGE`, or all without --only"
+        )
+
+
+def _mixtures(recipe: Recipe) -> dict[str, dict[str, float]]:
+    return {
+        "pretrain": recipe.pretrain.mixture,
+        "base": recipe.base.mixture,
+        "pure": recipe.pure.mixture,
+    }
+
+
+def _check_source_names(recipe: Recipe) -> None:
+    for section, mixture in _mixtures(recipe).items():
+        for name, share in mixture.items():
+            if share > 0 and name not in SOURCES:
+                raise UserError(
+                    f"{section}.mixture.{name}={share}: no text is of source {name!r}; the sources "
+                    f"are {', '.join(SOURCES)}"
+                )
+
+
+def _check_text(run: Run) -> None:
+    """What later stages ask of the text. Raises UserError with all that it does not have."""
+    todo = {name for name in STEPS if not run.finished(name)}
+    if not todo:
+        return
+    verify(run.path("text"))
+    funnel = json.loads((run.path("text") / "funnel.json").read_text(encoding="utf-8"))
+    records = read_jsonl(run.path("text") / "instruction.jsonl.zst")
+    has = [*funnel["kept"], *(["instruction"] if next(records, None) else [])]
+    lacks = []
+    for stage, (section, mixture) in zip(
+        ("trunk", "base", "pure"), _mixtures(run.recipe).items(), strict=True
+    ):
+        missing = [name for name, share in mixture.items() if share > 0 and name not in has]
+        if stage in todo and missing:
+            lacks.append(f"{section}.mixture asks for {', '.join(missing)} (0 leaves one out)")
+    if "sft" in todo and "instruction" not in has:
+        lacks.append("sft asks for instruction data, which the starter corpus makes")
+    origins = [row["source"] for row in funnel["sources"]]
+    if "script" in todo and run.recipe.character.source not in origins:
+        lacks.append(
+            f"character.source={run.recipe.character.source} is none of its origins "
+            f"({', '.join(origins[:SHOWN])}{', ...' if len(origins) > SHOWN else ''})"
+        )
+    if lacks:
+        raise UserError(
+            f"the text has only {', '.join(has)}, but {'; '.join(lacks)}; change that, add text, "
+            "or make the stages before it alone with --only"
+        )
+
+
+def _record_time(path: Path, name: str, seconds: float) -> None:
     times: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     times[name] = round(times.get(name, 0.0) + seconds, 1)
     write_json(path, times)

@@ -1,6 +1,6 @@
 """What a recipe will need before it starts: parameters, memory, tokens."""
 
-from indexlm.config import Recipe, TrainConfig
+from indexlm.config import DpoConfig, Recipe, TrainConfig
 from indexlm.errors import UserError
 from indexlm.records import clock
 from indexlm.runtime import machine_memory
@@ -14,11 +14,13 @@ def training_bytes(recipe: Recipe, stage: TrainConfig) -> int:
     activations of one micro-batch, one chunk of logits and the head's gradient."""
     model = recipe.model
     state = 16 * model.parameters
-    tokens = stage.micro_batch * model.context
+    # A pair is two rows.
+    rows = stage.micro_batch * (2 if isinstance(stage, DpoConfig) else 1)
+    tokens = rows * model.context
     # Per layer and token: two norms, q, k, v, rotated q and k, attention out and projection
     # (10 widths), gate, up, their product and the activation (4 FFN widths).
     activations = 4 * tokens * model.layers * (10 * model.hidden + 4 * model.ffn)
-    masks = stage.micro_batch * model.context**2
+    masks = rows * model.context**2
     head = 4 * 3 * model.vocab_size * model.hidden + 4 * 512 * model.vocab_size
     return IMPORTS + state + activations + masks + head
 
@@ -26,14 +28,21 @@ def training_bytes(recipe: Recipe, stage: TrainConfig) -> int:
 def check_memory(recipe: Recipe) -> None:
     """Raises UserError where a stage needs more than the machine has."""
     have = machine_memory()
-    stages = {"pretrain": recipe.pretrain, "sft": recipe.sft, "dpo": recipe.dpo}
+    stages: dict[str, TrainConfig] = {
+        "pretrain": recipe.pretrain,
+        "sft": recipe.sft,
+        "dpo": recipe.dpo,
+        "character.sft": recipe.character.sft,
+        "character.dpo": recipe.character.dpo,
+    }
     for name, stage in stages.items():
         need = training_bytes(recipe, stage)
         if need > have:
             raise UserError(
-                f"{recipe.name}: stage {name} needs about {need / 2**30:.1f} GiB, the machine has "
+                f"{recipe.name}: {name} needs about {need / 2**30:.1f} GiB, the machine has "
                 f"{have / 2**30:.1f} GiB; lower {name}.micro_batch={stage.micro_batch} or the "
-                f"model (layers={recipe.model.layers}, hidden={recipe.model.hidden})"
+                f"model (layers={recipe.model.layers}, hidden={recipe.model.hidden}, "
+                f"context={recipe.model.context})"
             )
 
 

@@ -25,6 +25,12 @@ MAX_NAME = 40
 SHOWN_ROWS = 10
 SHOWN_SPEAKERS = 8
 
+_SHAPES = {
+    ".csv": "a row has its lines, written `name：text`, in column 2",
+    ".jsonl": 'a line is {"turns": [{"speaker": ..., "text": ...}]}',
+    ".txt": "a line of one is written `name：text`",
+}
+
 _SPOKEN = re.compile(r"\s*([^：:，。！？,.!?“”]{1,40}?)\s*[：:]\s*(\S.*)")
 # 孔明笑曰：“…” is prose and 12:30 a clock: neither is a line of a script.
 _NOT_A_SPEAKER = re.compile(r"[\d\s]+|https?|.*[曰道云]")
@@ -47,7 +53,7 @@ def read_dialogues(path: Path) -> list[Dialogue]:
         raise UserError(f"{path}: a script is one of {', '.join(readers)}, not {suffix!r}")
     dialogues = readers[suffix](_read_text(path), path)
     if not dialogues:
-        raise UserError(f"{path} holds no dialogue; a line of one is written `name：text`")
+        raise UserError(f"{path} holds no dialogue; {_SHAPES[suffix]}")
     return dialogues
 
 
@@ -87,7 +93,8 @@ def _speakers(name: str, dialogues: Sequence[Dialogue]) -> str:
 
 def _read_text(path: Path) -> str:
     if not path.is_file():
-        raise UserError(f"{path} is not a file")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {what}; name the file that holds the script")
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"{path} has more than {MAX_BYTES:,} bytes; split it")
     raw = path.read_bytes()
@@ -109,7 +116,8 @@ def _read_csv(text: str, path: Path) -> list[Dialogue]:
             dialogues.append(Dialogue(f"{number:05}", f"row {number}", lines))
         elif number > 1 and row:  # row 1 is the header, unless it speaks
             bad.append(number)
-    _report(path, "row", bad, "no `name：text` line in column 2")
+    if dialogues:
+        _report(path, "row", bad, "no `name：text` line in column 2")
     return dialogues
 
 
@@ -129,7 +137,8 @@ def _read_jsonl(text: str, path: Path) -> list[Dialogue]:
             dialogues.append(Dialogue(f"{number:05}", f"line {number}", lines))
         elif row.strip():
             bad.append(number)
-    _report(path, "line", bad, 'not {"turns": [{"speaker": ..., "text": ...}]}')
+    if dialogues:
+        _report(path, "line", bad, 'not {"turns": [{"speaker": ..., "text": ...}]}')
     return dialogues
 
 

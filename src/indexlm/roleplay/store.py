@@ -69,7 +69,10 @@ class Store:
 
         Raises UserError where the name is taken and `replace` is off.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UserError(f"{self.path} would lie in a file; name another --store") from error
         with self._connection() as database:
             if not self._started():
                 database.execute("PRAGMA journal_mode = WAL")
@@ -111,7 +114,9 @@ class Store:
     def get(self, name_or_id: str) -> Card:
         """The character of that id, name or alias. Raises UserError naming those there are."""
         if not self._started():
-            raise UserError(f"{self.path} has no character yet; make one first")
+            raise UserError(
+                f"{self.path} has no character yet; make one with `indexlm character create`"
+            )
         with self._connection() as database:
             found = [
                 row

@@ -16,7 +16,7 @@ from typing import Any
 
 from indexlm.config import TextConfig
 from indexlm.errors import UserError
-from indexlm.records import Progress, log, write_json
+from indexlm.records import Manifest, Progress, log, verify, write_json
 from indexlm.text.compose import held_out_entry, instruction_records
 from indexlm.text.document import LANGUAGES, Document, Entry, Filter
 from indexlm.text.heuristics import rule_filters
@@ -69,6 +69,16 @@ def refine(config: TextConfig, seed: int, out: Path) -> dict[str, Any]:
     _write(out, kept, held_out, dropped, entries)
     write_json(out / "funnel.json", funnel)
     return funnel
+
+
+def verify_refined(folder: Path) -> Manifest:
+    """Check refined text against its manifest. Raises UserError for a folder of anything else."""
+    if not (folder / "funnel.json").is_file():
+        raise UserError(
+            f"{folder} holds no refined text; give the --out of `indexlm data refine` or the text "
+            "folder of a run"
+        )
+    return verify(folder)
 
 
 def split_key(document_id: str) -> str:
@@ -227,10 +237,15 @@ def _check_enough(kept: list[Document], dropped: Dropped, config: TextConfig) ->
     if left >= MIN_TRAINING_BYTES:
         return
     gone = [f"{reason} {_size(documents)['bytes']:,}" for reason, documents in dropped.items()]
+    remedy = (
+        f"dropped bytes: {', '.join(gone)}; give more text, or loosen the text.* setting of the "
+        "filter that dropped most"
+        if gone
+        else "nothing was dropped; give more text"
+    )
     raise UserError(
         f"only {left:,} bytes of training text are left of text.inputs={list(config.inputs)}, at "
-        f"least {MIN_TRAINING_BYTES:,} are needed; dropped bytes: {', '.join(gone) or 'none'}; "
-        "give more text, or loosen the text.* setting of the filter that dropped most"
+        f"least {MIN_TRAINING_BYTES:,} are needed; {remedy}"
     )
 
 

