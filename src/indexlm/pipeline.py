@@ -15,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from indexlm import stages
 from indexlm.config import Recipe, load_recipe
 from indexlm.errors import UserError
 from indexlm.plan import check_memory
@@ -28,6 +27,7 @@ from indexlm.records import (
     write_json,
 )
 from indexlm.runtime import start_threads
+from indexlm.stages import alignment, character, data, evaluation, pretraining
 
 log = logging.getLogger("indexlm")
 
@@ -43,30 +43,30 @@ class Step:
 
 
 STEPS: dict[str, Step] = {
-    "text": Step(stages.text, ("text",), (), ("text",)),
-    "tokenizer": Step(stages.tokenizer, ("tokenizer",), ("text",), ("tokenizer",)),
-    "tokens": Step(stages.tokens, (), ("tokenizer",), ("tokens",)),
-    "trunk": Step(stages.trunk, ("model", "pretrain", "evals"), ("tokens",), ("trunk",)),
-    "base": Step(stages.base, ("base",), ("trunk",), ("base", "models/base")),
-    "pure": Step(stages.pure, ("pure",), ("trunk",), ("pure", "models/pure")),
-    "sft": Step(stages.sft, ("sft",), ("base",), ("sft",)),
-    "pairs": Step(stages.pairs, ("dpo",), ("sft",), ("pairs",)),
-    "chat": Step(stages.chat, ("dpo",), ("pairs",), ("chat", "models/chat")),
-    "script": Step(stages.script, ("character",), ("tokenizer",), ("script",)),
+    "text": Step(data.text, ("text",), (), ("text",)),
+    "tokenizer": Step(data.tokenizer, ("tokenizer",), ("text",), ("tokenizer",)),
+    "tokens": Step(data.tokens, (), ("tokenizer",), ("tokens",)),
+    "trunk": Step(pretraining.trunk, ("model", "pretrain", "evals"), ("tokens",), ("trunk",)),
+    "base": Step(pretraining.base, ("base",), ("trunk",), ("base", "models/base")),
+    "pure": Step(pretraining.pure, ("pure",), ("trunk",), ("pure", "models/pure")),
+    "sft": Step(alignment.sft, ("sft",), ("base",), ("sft",)),
+    "pairs": Step(alignment.pairs, ("dpo",), ("sft",), ("pairs",)),
+    "chat": Step(alignment.chat, ("dpo",), ("pairs",), ("chat", "models/chat")),
+    "script": Step(character.script, ("character",), ("tokenizer",), ("script",)),
     "character-sft": Step(
-        stages.character_sft, ("character",), ("sft", "script"), ("character-sft",)
+        character.character_sft, ("character",), ("sft", "script"), ("character-sft",)
     ),
     "character-pairs": Step(
-        stages.character_pairs, ("character",), ("character-sft",), ("character-pairs",)
+        character.character_pairs, ("character",), ("character-sft",), ("character-pairs",)
     ),
     "character": Step(
-        stages.character,
+        character.character,
         ("character",),
         ("character-pairs",),
         ("character", "models/character"),
     ),
-    "evals": Step(stages.evals, ("evals",), ("base", "pure", "chat", "character"), ("evals",)),
-    "report": Step(stages.report, (), ("evals",), ("report",)),
+    "evals": Step(evaluation.evals, ("evals",), ("base", "pure", "chat", "character"), ("evals",)),
+    "report": Step(evaluation.report, (), ("evals",), ("report",)),
 }
 
 
@@ -83,7 +83,7 @@ class Run:
         for name, step in STEPS.items():
             read = {section: settings[section] for section in step.sections}
             before = [found[each] for each in step.after]
-            inputs = stages.input_state(self.recipe) if name == "text" else None
+            inputs = data.input_state(self.recipe) if name == "text" else None
             found[name] = fingerprint(name, self.recipe.seed, read, before, inputs)
         return found
 
