@@ -6,7 +6,10 @@ exactly what a changed setting touches. What was finished under other settings i
 `superseded/`, never deleted.
 """
 
+import json
 import logging
+import os
+import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -121,6 +124,35 @@ def run_recipe(recipe: Recipe, folder: Path, only: str | None = None) -> None:
                 _run_step(run, name, f"[{number}/{len(STEPS)}] {name}")
 
 
+def branch_run(recipe: Recipe, parent: Path, folder: Path) -> None:
+    """Start run folder `folder` with the finished stages of `parent` that `recipe` does not change.
+
+    The files are hard links, so a branch costs no disk. `parent.json` says where it comes from.
+    Raises UserError where `folder` is in use or on another file system.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} exists; name another --out for the branch")
+    old, new = Run(recipe, parent), Run(recipe, folder)
+    shared = [name for name in STEPS if old.finished(name)]
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        for name in shared:
+            for output in STEPS[name].outputs:
+                shutil.copytree(old.path(output), partial / output, copy_function=os.link)
+    except shutil.Error as error:
+        shutil.rmtree(partial)
+        raise UserError(
+            f"{folder} cannot share files with {parent}: {error.args[0][0][2]}; "
+            "name an --out on the same file system"
+        ) from error
+    write_json(partial / "config.json", recipe.model_dump(mode="json"))
+    write_json(partial / "parent.json", {"parent": str(parent.resolve()), "stages": shared})
+    partial.rename(new.folder)
+    log.info(f"{folder} branches from {parent} with {', '.join(shared) or 'no finished stage'}")
+
+
 def _run_step(run: Run, name: str, label: str) -> None:
     if run.finished(name):
         log.info(f"{label}: finished before")
@@ -134,7 +166,7 @@ def _run_step(run: Run, name: str, label: str) -> None:
     started = time.monotonic()
     STEPS[name].make(run)
     seconds = time.monotonic() - started
-    _record_time(run.folder / "times.json", name, seconds)
+    _record_cost(run.folder / "times.json", name, seconds)
     log.info(f"{label}: done in {clock(seconds)}")
 
 
@@ -165,9 +197,13 @@ def _check_owner(recipe: Recipe, folder: Path) -> None:
         raise UserError(f"{folder} holds something else than a run; name another --out")
 
 
-def _record_time(path: Path, name: str, seconds: float) -> None:
-    import json
-
-    times: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    times[name] = round(times.get(name, 0.0) + seconds, 1)
-    write_json(path, times)
+def _record_cost(path: Path, name: str, seconds: float) -> None:
+    """Add to the stage's seconds, over all attempts, and keep the process's peak memory."""
+    costs: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    before = costs.get(name, {"seconds": 0.0, "peak_bytes": 0})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    costs[name] = {
+        "seconds": round(before["seconds"] + seconds, 1),
+        "peak_bytes": max(before["peak_bytes"], peak),
+    }
+    write_json(path, costs)

@@ -24,7 +24,10 @@ def evals(run: "Run") -> None:
     from indexlm.tokens.shards import read_shards
 
     verify(run.path("text"))
-    held_out, entries = inputs.held_out_texts(run), inputs.held_out_entries(run)
+    held_out, entries = (
+        inputs.held_out_texts(run.path("text")),
+        inputs.held_out_entries(run.path("text")),
+    )
     results: dict[str, Any] = {}
     samples: dict[str, Any] = {}
     for name in MODELS:
@@ -103,18 +106,16 @@ def _role_samples(run: "Run") -> list[dict[str, Any]]:
 
 
 def _compression(run: "Run", held_out: dict[str, list[str]]) -> dict[str, Any]:
-    """Bytes and characters per token on held-out text, by source name."""
-    from indexlm.tokens.tokenizer import Tokenizer
+    from indexlm.tokens.report import compression
 
-    tokenizer = Tokenizer.load(run.path("tokenizer"))
     catalogue = json.loads((run.path("tokens") / "sources.json").read_text(encoding="utf-8"))
-    rows = {}
-    for name, texts in held_out.items():
-        count = sum(map(len, tokenizer.encode_all(texts)))
-        rows[name] = {
-            "bytes_per_token": sum(len(t.encode()) for t in texts) / count,
-            "characters_per_token": sum(map(len, texts)) / count,
-        }
+    languages = {
+        language: [
+            text for name in held_out if name.startswith(language) for text in held_out[name]
+        ]
+        for language in ("zh", "en")
+    }
+    rows = compression(inputs.tokenizer_of(run), held_out | languages)
     return {"held_out": rows, "sources": catalogue["sources"]}
 
 

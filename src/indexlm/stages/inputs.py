@@ -20,21 +20,21 @@ def documents(run: "Run", part: str) -> Iterator[Any]:
         yield from read_documents(file)
 
 
-def held_out_texts(run: "Run") -> dict[str, list[str]]:
-    """`<language>_<tier>` -> documents that no stage trains on."""
+def held_out_texts(text: Path) -> dict[str, list[str]]:
+    """`<language>_<tier>` -> documents that no stage trains on; `text` is a refined folder."""
     from indexlm.text.refine import read_documents
 
-    folder = run.path("text") / "held_out"
     return {
         file.name.split(".")[0]: [document.text for document in read_documents(file)]
-        for file in sorted(folder.iterdir())
+        for file in sorted((text / "held_out").iterdir())
     }
 
 
-def held_out_entries(run: "Run") -> list[Any]:
+def held_out_entries(text: Path) -> list[Any]:
+    """Dictionary entries that no stage trains on, for the starter test."""
     from indexlm.text.jsonl import read_jsonl
 
-    return list(read_jsonl(run.path("text") / "entries.jsonl.zst"))
+    return list(read_jsonl(text / "entries.jsonl.zst"))
 
 
 def tokenizer_of(run: "Run") -> "Tokenizer":

@@ -103,7 +103,10 @@ def _curve(run: "Run") -> Any:
     """The capability evaluation inside pre-training: a fixed small subset."""
     from indexlm.evals.runner import curve_point
 
-    held_out, entries = inputs.held_out_texts(run), inputs.held_out_entries(run)
+    held_out, entries = (
+        inputs.held_out_texts(run.path("text")),
+        inputs.held_out_entries(run.path("text")),
+    )
     tokenizer = inputs.tokenizer_of(run)
     settings = run.recipe.evals
     return lambda model: curve_point(
