@@ -71,7 +71,8 @@ def _by_language(held_out: dict[str, dict[str, float]]) -> tuple[str, str]:
     english = (
         f"On held-out text a token holds {number(zh['characters_per_token'], 2)} Chinese "
         f"characters ({number(zh['bytes_per_token'], 2)} bytes) or "
-        f"{number(en['characters_per_token'], 2)} English ones; {zh['byte_share']:.2%} and {en['byte_share']:.2%} of the tokens are bytes."
+        f"{number(en['characters_per_token'], 2)} English ones; "
+        f"{zh['byte_share']:.2%} and {en['byte_share']:.2%} of the tokens are bytes."
     )
     chinese = (
         f"在留出文本上，每个词元平均含 {number(zh['characters_per_token'], 2)} 个中文字符"
