@@ -10,16 +10,33 @@ import json
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from indexlm.errors import UserError
 from indexlm.model.config import ModelConfig
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _some_share(shares: dict[str, float]) -> dict[str, float]:
+    if not any(shares.values()):
+        raise ValueError(f"{shares} gives no source a share above 0")
+    return shares
+
+
+Shares = Annotated[dict[str, Annotated[float, Field(ge=0)]], AfterValidator(_some_share)]
+"""Source name -> share of tokens; a source is `<language>_<tier>`, or `instruction`."""
 
 
 class TextConfig(Section):
@@ -58,9 +75,9 @@ class OptimiserConfig(Section):
     """AdamW; the defaults are the report's."""
 
     lr: float = Field(5e-4, gt=0)
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.1, ge=0)
     head_weight_decay: float = Field(0.1, ge=0)
     clip: float = Field(1.0, gt=0)
@@ -90,19 +107,26 @@ class TrainConfig(Section):
     evaluate_every: int = Field(0, ge=0)
     """Steps between capability evaluations inside the run; 0 is never."""
 
+    @model_validator(mode="after")
+    def _micro_batches_fill_the_batch(self) -> "TrainConfig":
+        if self.batch % self.micro_batch:
+            raise ValueError(
+                f"batch={self.batch} is not a multiple of micro_batch={self.micro_batch}"
+            )
+        return self
+
 
 class PretrainConfig(TrainConfig):
     """The stable trunk."""
 
-    mixture: dict[str, float]
-    """Source name -> share of tokens; a source is `<language>_<tier>`, or `instruction`."""
+    mixture: Shares
 
 
 class DecayConfig(Section):
     """A decay branch of the trunk: same loop, same optimiser state, other mixture."""
 
     steps: int = Field(..., ge=1)
-    mixture: dict[str, float]
+    mixture: Shares
 
 
 class SftConfig(TrainConfig):
@@ -151,9 +175,9 @@ class EvalConfig(Section):
 class Recipe(Section):
     """A complete run: raw text in, four models out."""
 
-    name: str
-    seed: int = 1234
-    threads: int = Field(0, ge=0)
+    name: str = Field(min_length=1)
+    seed: int = Field(1234, ge=0, lt=2**63)
+    threads: int = Field(0, ge=0, le=1024)
     """Processor threads; 0 is all. Sums depend on it in the last bit, so a resumed run keeps it."""
     text: TextConfig = TextConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -165,6 +189,15 @@ class Recipe(Section):
     dpo: DpoConfig
     character: CharacterConfig
     evals: EvalConfig = EvalConfig()
+
+    @model_validator(mode="after")
+    def _one_vocabulary(self) -> "Recipe":
+        if self.tokenizer.vocab_size != self.model.vocab_size:
+            raise ValueError(
+                f"tokenizer.vocab_size={self.tokenizer.vocab_size} and "
+                f"model.vocab_size={self.model.vocab_size} differ; set both to the same number"
+            )
+        return self
 
 
 def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
@@ -197,7 +230,7 @@ def load_recipe(path: Path) -> Recipe:
 def _parsed(value: str) -> Any:
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or a number of more digits than Python reads
         return value
 
 
@@ -243,6 +276,15 @@ def _explain(error: ValidationError) -> list[str]:
             known = _keys_at([str(part) for part in detail["loc"][:-1]])
             near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.4)
             lines.append(f"unknown key {path!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        elif detail["type"] == "missing":
+            lines.append(f"{path} is missing")
+        elif detail["type"] == "value_error":
+            lines.append(f"{path}: {detail['ctx']['error']}")
+        elif detail["type"] == "tuple_type":
+            written = json.dumps([detail["input"]], ensure_ascii=False, default=str)
+            lines.append(
+                f"{path}={detail['input']!r}: {detail['msg']}; write a list: {path}='{written}'"
+            )
         else:
             lines.append(f"{path}={detail['input']!r}: {detail['msg']}")
     return lines

@@ -102,6 +102,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it is no JSON object")
         if content.pop("sha256", None) != fingerprint(content):
             raise ValueError("it was changed after it was written (SHA-256)")
         return Manifest(**content)
@@ -171,7 +173,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All whole lines; the last one may be cut by a kill and is then left out."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    lines = path.read_bytes().split(b"\n")[:-1]
     return [json.loads(line) for line in lines]
 
 
@@ -211,7 +213,8 @@ class Progress:
             sys.stderr.write("\r\x1b[K")
 
     def _show(self, now: float) -> None:
-        share = self.done / max(self.total, 1)
+        # Totals can be estimates: more done than expected is all of it, not time before the start.
+        share = min(self.done / max(self.total, 1), 1.0)
         left = (now - self.started) * (1 - share) / max(share, 1e-9)
         line = f"{self.label}: {share:4.0%} {self.done:,}/{self.total:,}, {clock(left)} left"
         if self.terminal:

@@ -3,6 +3,8 @@
 import importlib.util
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from indexlm.config import Recipe, load_recipe
 from indexlm.errors import UserError
 from indexlm.recipes import tiny
@@ -25,9 +27,13 @@ def find(name: str) -> Recipe:
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        made = getattr(module, "recipe", None)
-        if not callable(made) or not isinstance(found := made(), Recipe):
+        try:
+            spec.loader.exec_module(module)
+            made = getattr(module, "recipe", None)
+            found = made() if callable(made) else None
+        except ValidationError as error:
+            raise UserError(f"{path}: {error}") from error
+        if not isinstance(found, Recipe):
             raise UserError(f"{path} has no function recipe() that returns an indexlm Recipe")
         return found
     raise UserError(

@@ -1,9 +1,11 @@
 """Text to ids and back: a SentencePiece BPE model with the published special ids.
 
 Identity normalisation, no dummy prefix, byte fallback: `decode(encode(text)) == text` for any
-text, and `encode` never gives one of the five control ids, whatever the text says.
+text without U+2581, SentencePiece's own mark of a space, which comes back as a space. `encode`
+never gives one of the five control ids, whatever the text says.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +22,8 @@ ASSISTANT = 4
 SPECIAL_PIECES = ("<unk>", "<s>", "</s>", "reserved_0", "reserved_1")
 
 FILE_NAME = "tokenizer.model"
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer:
@@ -50,7 +54,13 @@ class Tokenizer:
         return int(self.processor.GetPieceSize())
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text alone: nothing is put before or after it, no control id inside."""
+        """Ids of the text alone: nothing is put before or after it, no control id inside.
+
+        Raises UserError for half of a UTF-16 pair, as a terminal gives it for bytes that are no
+        UTF-8: it is no character and has no bytes to fall back to.
+        """
+        if _SURROGATE.search(text):
+            raise UserError(f"{text!r} is not text in UTF-8; check how it was typed or read")
         ids: list[int] = self.processor.EncodeAsIds(text)
         return ids
 

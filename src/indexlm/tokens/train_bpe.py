@@ -15,6 +15,7 @@ from typing import Any
 
 from indexlm.config import TokenizerConfig
 from indexlm.errors import UserError
+from indexlm.text.heuristics import HAN
 from indexlm.tokens.tokenizer import SPECIAL_PIECES, Tokenizer
 
 log = logging.getLogger("indexlm")
@@ -23,6 +24,8 @@ NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
 CHARACTER_SHARE = 0.65
 """Most of the pieces that may be single characters; rarer ones fall back to bytes, since a row
 of the head that is seen a few times is not learned."""
+SPACE = "\u2581"
+"""SentencePiece's mark of a space."""
 LONGEST_LINE = 4096
 """SentencePiece leaves longer sentences out, in bytes."""
 
@@ -30,7 +33,8 @@ LONGEST_LINE = 4096
 def train(texts: Mapping[str, Iterable[str]], config: TokenizerConfig, path: Path) -> Tokenizer:
     """Learn a tokenizer from running text by language (`zh`, `en`) and write it to `path`.
 
-    Raises UserError where a language is missing or too short for its share of the vocabulary.
+    A language without text leaves its share to the other, and too little text gives fewer pieces
+    than were asked. Raises UserError where there is nothing to learn from.
     """
     learned = config.vocab_size - len(SPECIAL_PIECES) - 256
     if learned < 200:
@@ -46,7 +50,18 @@ def train(texts: Mapping[str, Iterable[str]], config: TokenizerConfig, path: Pat
     halves = {
         name: _learn(name, samples[name], sizes[name], limits[name], learned) for name in present
     }
-    path.write_bytes(_merge(halves, sizes, config.vocab_size).SerializeToString())
+    learned_pieces = {
+        name: [p.piece for p in half.pieces if p.type == NORMAL] for name, half in halves.items()
+    }
+    if "en" in learned_pieces:
+        # English text quotes Chinese; the limit holds for a Chinese piece wherever it was learned.
+        learned_pieces["en"] = [
+            piece
+            for piece in learned_pieces["en"]
+            if len(piece) <= config.zh_max_piece or not HAN.search(piece)
+        ]
+    model = _merge(next(iter(halves.values())), learned_pieces, sizes, config.vocab_size)
+    path.write_bytes(model.SerializeToString())
     return Tokenizer(path)
 
 
@@ -118,17 +133,16 @@ def _common(lines: list[str], most: int) -> Iterator[str]:
         yield from "".join(c if c in common else "\n" for c in line).split("\n")
 
 
-def _merge(halves: dict[str, Any], sizes: dict[str, int], vocab_size: int) -> Any:
-    """One model: specials, bytes, then pieces of both halves in the order they were learned."""
+def _merge(
+    half: Any, learned: Mapping[str, list[str]], sizes: Mapping[str, int], vocab_size: int
+) -> Any:
+    """One model: specials and bytes of `half`, then all pieces in the order they were learned."""
     from sentencepiece import sentencepiece_model_pb2 as proto
 
     model = proto.ModelProto()
-    model.CopyFrom(next(iter(halves.values())))
+    model.CopyFrom(half)
     fixed = len(SPECIAL_PIECES) + 256
     specials = list(model.pieces)[:fixed]
-    learned = {
-        name: [p.piece for p in half.pieces if p.type == NORMAL] for name, half in halves.items()
-    }
     # Characters come last in a learned list but everything is built from them: first claim.
     chosen: dict[str, None] = {}
     for name, pieces in learned.items():
@@ -143,14 +157,19 @@ def _merge(halves: dict[str, Any], sizes: dict[str, int], vocab_size: int) -> An
                 room -= 1
     ranks = {
         piece: (rank / max(len(pieces), 1), name)
-        for name, pieces in reversed(learned.items())
+        for name, pieces in reversed(list(learned.items()))
         for rank, piece in enumerate(pieces)
     }
     ordered = sorted(chosen, key=lambda piece: (len(piece) == 1, *ranks[piece]))
+    most = vocab_size - fixed
+    if SPACE not in ordered[:most]:
+        # Text without spaces. They must still be a piece: by its bytes the mark of a space would
+        # come back as the mark.
+        ordered[most - 1 :] = [SPACE]
     del model.pieces[:]
     for piece in specials:
         model.pieces.add().CopyFrom(piece)
-    for rank, piece in enumerate(ordered[: vocab_size - fixed]):
+    for rank, piece in enumerate(ordered[:most]):
         model.pieces.add(piece=piece, score=float(-rank), type=NORMAL)
     model.trainer_spec.vocab_size = len(model.pieces)
     return model
