@@ -13,7 +13,7 @@ import indexlm
 
 PACKAGE = Path(indexlm.__file__).parent
 
-DOORS = {"alignment", "cli", "evaluation", "pipeline", "plan", "stages"}
+DOORS = {"cli", "pipeline", "preflight", "plan", "stages"}
 """They put rooms together; no room knows them."""
 
 SHARED = {"config", "errors", "records", "runtime"}

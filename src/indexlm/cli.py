@@ -64,6 +64,21 @@ def resume(folder: Annotated[Path, typer.Argument(help="a run folder, e.g. runs/
 
 
 @app.command()
+def branch(
+    parent: Annotated[Path, typer.Argument(help="a run folder, e.g. runs/tiny")],
+    out: Annotated[Path, typer.Option("--out", help="run folder of the branch")],
+    settings: Settings = None,
+) -> None:
+    """Run a recipe again under changed settings, sharing the stages that they do not touch."""
+    from indexlm.config import load_recipe, with_overrides
+    from indexlm.pipeline import branch_run
+
+    recipe = with_overrides(load_recipe(parent / "config.json"), settings or [])
+    branch_run(recipe, parent, out)
+    _run(str(out / "config.json"), None, out, None)
+
+
+@app.command()
 def plan(
     recipe: RecipeName,
     settings: Settings = None,
@@ -207,6 +222,21 @@ def tokenizer_train(
     typer.echo(f"{out / FILE_NAME}: {model.vocab_size} pieces")
 
 
+@tokenizer_app.command("report")
+def tokenizer_report(
+    folder: Annotated[Path, typer.Argument(help="folder of a tokenizer or of a model")],
+    text: Annotated[Path, typer.Option("--data", help="a folder that `data refine` made")],
+) -> None:
+    """Bytes and characters per token on held-out text, by language and tier."""
+    from indexlm.records import verify as check
+    from indexlm.stages.inputs import held_out_texts
+    from indexlm.tokens.report import compression, compression_table
+    from indexlm.tokens.tokenizer import Tokenizer
+
+    check(text)
+    typer.echo(compression_table(compression(Tokenizer.load(folder), held_out_texts(text))))
+
+
 def _stage_verb(name: str, stages: tuple[str, ...], about: str) -> None:
     def verb(recipe: RecipeName, settings: Settings = None, out: Out = None) -> None:
         for stage in stages:
@@ -219,6 +249,42 @@ def _stage_verb(name: str, stages: tuple[str, ...], about: str) -> None:
 _stage_verb("pretrain", ("trunk", "base", "pure"), "The stable trunk and both decay branches.")
 _stage_verb("sft", ("sft",), "Supervised fine-tuning of base, pre-training text replayed.")
 _stage_verb("dpo", ("pairs", "chat"), "Sample rejected answers and train on the pairs.")
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="model folder, e.g. runs/tiny/models/base")],
+    text: Annotated[Path, typer.Option("--data", help="a folder that `data refine` made")],
+    tasks: Annotated[str, typer.Option(help="bits_per_byte, starter, or both with a comma")] = (
+        "bits_per_byte,starter"
+    ),
+    limit: Annotated[int, typer.Option(help="items of each kind of the starter test")] = 300,
+    seed: Annotated[int, typer.Option(help="draws the items")] = 1234,
+    out: Annotated[Path | None, typer.Option("--out", help="folder for results.json")] = None,
+) -> None:
+    """Bits per byte on held-out text and the starter test, with standard errors."""
+    from indexlm.evals.runner import evaluate as score
+    from indexlm.evals.runner import results_table
+    from indexlm.records import fingerprint, publish, write_json
+    from indexlm.records import verify as check
+    from indexlm.serve.engine import Engine
+    from indexlm.stages.inputs import held_out_entries, held_out_texts
+
+    wanted = tasks.split(",")
+    if unknown := sorted(set(wanted) - {"bits_per_byte", "starter"}):
+        raise UserError(f"no task {unknown[0]!r}; the tasks are bits_per_byte, starter")
+    if out is not None and out.exists():
+        raise UserError(f"{out} exists; name another --out or remove it")
+    manifest = check(text)
+    engine = Engine.load(model)
+    held_out = held_out_texts(text) if "bits_per_byte" in wanted else {}
+    entries = held_out_entries(text) if "starter" in wanted else []
+    results = {model.name: score(engine.model, engine.tokenizer, held_out, entries, limit, seed)}
+    typer.echo(results_table(results))
+    if out is not None:
+        made_from = fingerprint(manifest.fingerprint, str(model), wanted, limit, seed)
+        with publish(out, made_from) as folder:
+            write_json(folder / "results.json", results)
 
 
 @app.command()

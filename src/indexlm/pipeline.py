@@ -8,6 +8,8 @@ exactly what a changed setting touches. What was finished under other settings i
 
 import json
 import logging
+import os
+import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -16,30 +18,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from indexlm import stages
-from indexlm.config import Recipe, load_recipe
+from indexlm.config import Recipe
 from indexlm.errors import UserError
 from indexlm.plan import check_memory
+from indexlm.preflight import CONFIG, check_owner, check_source_names, check_text
 from indexlm.records import (
     clock,
     fingerprint,
     only_writer,
     read_manifest,
     start_logging,
-    verify,
     write_json,
 )
 from indexlm.runtime import start_threads
-from indexlm.text.document import LANGUAGES, TIERS
-from indexlm.text.jsonl import read_jsonl
+from indexlm.stages import alignment, character, data, evaluation, pretraining
 
 log = logging.getLogger("indexlm")
-
-CONFIG = "config.json"
-SOURCES = (*(f"{language}_{tier}" for language in LANGUAGES for tier in TIERS), "instruction")
-"""What a mixture can name."""
-SHOWN = 8
-"""Names of a long list that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -53,30 +47,30 @@ class Step:
 
 
 STEPS: dict[str, Step] = {
-    "text": Step(stages.text, ("text",), (), ("text",)),
-    "tokenizer": Step(stages.tokenizer, ("tokenizer",), ("text",), ("tokenizer",)),
-    "tokens": Step(stages.tokens, (), ("tokenizer",), ("tokens",)),
-    "trunk": Step(stages.trunk, ("model", "pretrain", "evals"), ("tokens",), ("trunk",)),
-    "base": Step(stages.base, ("base",), ("trunk",), ("base", "models/base")),
-    "pure": Step(stages.pure, ("pure",), ("trunk",), ("pure", "models/pure")),
-    "sft": Step(stages.sft, ("sft",), ("base",), ("sft",)),
-    "pairs": Step(stages.pairs, ("dpo",), ("sft",), ("pairs",)),
-    "chat": Step(stages.chat, ("dpo",), ("pairs",), ("chat", "models/chat")),
-    "script": Step(stages.script, ("character",), ("tokenizer",), ("script",)),
+    "text": Step(data.text, ("text",), (), ("text",)),
+    "tokenizer": Step(data.tokenizer, ("tokenizer",), ("text",), ("tokenizer",)),
+    "tokens": Step(data.tokens, (), ("tokenizer",), ("tokens",)),
+    "trunk": Step(pretraining.trunk, ("model", "pretrain", "evals"), ("tokens",), ("trunk",)),
+    "base": Step(pretraining.base, ("base",), ("trunk",), ("base", "models/base")),
+    "pure": Step(pretraining.pure, ("pure",), ("trunk",), ("pure", "models/pure")),
+    "sft": Step(alignment.sft, ("sft",), ("base",), ("sft",)),
+    "pairs": Step(alignment.pairs, ("dpo",), ("sft",), ("pairs",)),
+    "chat": Step(alignment.chat, ("dpo",), ("pairs",), ("chat", "models/chat")),
+    "script": Step(character.script, ("character",), ("tokenizer",), ("script",)),
     "character-sft": Step(
-        stages.character_sft, ("character",), ("sft", "script"), ("character-sft",)
+        character.character_sft, ("character",), ("sft", "script"), ("character-sft",)
     ),
     "character-pairs": Step(
-        stages.character_pairs, ("character",), ("character-sft",), ("character-pairs",)
+        character.character_pairs, ("character",), ("character-sft",), ("character-pairs",)
     ),
     "character": Step(
-        stages.character,
+        character.character,
         ("character",),
         ("character-pairs",),
         ("character", "models/character"),
     ),
-    "evals": Step(stages.evals, ("evals",), ("base", "pure", "chat", "character"), ("evals",)),
-    "report": Step(stages.report, (), ("evals",), ("report",)),
+    "evals": Step(evaluation.evals, ("evals",), ("base", "pure", "chat", "character"), ("evals",)),
+    "report": Step(evaluation.report, (), ("evals",), ("report",)),
 }
 
 
@@ -93,7 +87,7 @@ class Run:
         for name, step in STEPS.items():
             read = {section: settings[section] for section in step.sections}
             before = [found[each] for each in step.after]
-            inputs = stages.input_state(self.recipe) if name == "text" else None
+            inputs = data.input_state(self.recipe) if name == "text" else None
             found[name] = fingerprint(name, self.recipe.seed, read, before, inputs)
         return found
 
@@ -120,8 +114,8 @@ def run_recipe(recipe: Recipe, folder: Path, only: str | None = None) -> None:
     if only is not None and only not in STEPS:
         raise UserError(f"no stage {only!r}; the stages are {', '.join(STEPS)}")
     check_memory(recipe)
-    _check_source_names(recipe)
-    _check_owner(recipe, folder)
+    check_source_names(recipe)
+    check_owner(recipe, folder)
     run = Run(recipe, folder)
     if only is not None:
         _check_forerunners(run, only)
@@ -139,11 +133,44 @@ def run_recipe(recipe: Recipe, folder: Path, only: str | None = None) -> None:
                 if only in (None, name):
                     finished += _run_step(run, name, f"[{number}/{len(STEPS)}] {name}")
                     if only is None and name == "text":
-                        _check_text(run)
+                        check_text(
+                            recipe,
+                            run.path("text"),
+                            {each for each in STEPS if not run.finished(each)},
+                        )
         except UserError:
             if not finished:
                 _undo_start(folder, before, made)
             raise
+
+
+def branch_run(recipe: Recipe, parent: Path, folder: Path) -> None:
+    """Start run folder `folder` with the finished stages of `parent` that `recipe` does not change.
+
+    The files are hard links, so a branch costs no disk. `parent.json` says where it comes from.
+    Raises UserError where `folder` is in use or on another file system.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} exists; name another --out for the branch")
+    old, new = Run(recipe, parent), Run(recipe, folder)
+    shared = [name for name in STEPS if old.finished(name)]
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        for name in shared:
+            for output in STEPS[name].outputs:
+                shutil.copytree(old.path(output), partial / output, copy_function=os.link)
+    except shutil.Error as error:
+        shutil.rmtree(partial)
+        raise UserError(
+            f"{folder} cannot share files with {parent}: {error.args[0][0][2]}; "
+            "name an --out on the same file system"
+        ) from error
+    write_json(partial / CONFIG, recipe.model_dump(mode="json"))
+    write_json(partial / "parent.json", {"parent": str(parent.resolve()), "stages": shared})
+    partial.rename(new.folder)
+    log.info(f"{folder} branches from {parent} with {', '.join(shared) or 'no finished stage'}")
 
 
 def _run_step(run: Run, name: str, label: str) -> bool:
@@ -163,7 +190,7 @@ def _run_step(run: Run, name: str, label: str) -> bool:
                 if not any(kept.parent.iterdir()):
                     kept.parent.rmdir()
     seconds = time.monotonic() - started
-    _record_time(run.folder / "times.json", name, seconds)
+    _record_cost(run.folder / "times.json", name, seconds)
     log.info(f"{label}: done in {clock(seconds)}")
     return True
 
@@ -196,25 +223,6 @@ def _undo_start(folder: Path, config: dict[str, Any] | None, made: list[Path]) -
         each.rmdir()
 
 
-def _check_owner(recipe: Recipe, folder: Path) -> None:
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not there.is_dir():
-        raise UserError(f"{there} is a file; name a folder with --out")
-    saved = folder / CONFIG
-    if saved.is_file():
-        owner = load_recipe(saved).name
-        if owner != recipe.name:
-            raise UserError(
-                f"{folder} belongs to recipe {owner!r}, not {recipe.name!r}; name another --out"
-            )
-    elif folder.is_dir() and any(p.name not in _OF_A_START for p in folder.iterdir()):
-        raise UserError(f"{folder} holds something else than a run; name another --out")
-
-
-_OF_A_START = (".lock", f".{CONFIG}.partial")
-"""What is there when a run was stopped before its settings were saved."""
-
-
 def _check_forerunners(run: Run, name: str) -> None:
     missing: set[str] = set()
     asked = [name]
@@ -230,56 +238,13 @@ def _check_forerunners(run: Run, name: str) -> None:
         )
 
 
-def _mixtures(recipe: Recipe) -> dict[str, dict[str, float]]:
-    return {
-        "pretrain": recipe.pretrain.mixture,
-        "base": recipe.base.mixture,
-        "pure": recipe.pure.mixture,
+def _record_cost(path: Path, name: str, seconds: float) -> None:
+    """Add to the stage's seconds, over all attempts, and keep the process's peak memory."""
+    costs: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    before = costs.get(name, {"seconds": 0.0, "peak_bytes": 0})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    costs[name] = {
+        "seconds": round(before["seconds"] + seconds, 1),
+        "peak_bytes": max(before["peak_bytes"], peak),
     }
-
-
-def _check_source_names(recipe: Recipe) -> None:
-    for section, mixture in _mixtures(recipe).items():
-        for name, share in mixture.items():
-            if share > 0 and name not in SOURCES:
-                raise UserError(
-                    f"{section}.mixture.{name}={share}: no text is of source {name!r}; the sources "
-                    f"are {', '.join(SOURCES)}"
-                )
-
-
-def _check_text(run: Run) -> None:
-    """What later stages ask of the text. Raises UserError with all that it does not have."""
-    todo = {name for name in STEPS if not run.finished(name)}
-    if not todo:
-        return
-    verify(run.path("text"))
-    funnel = json.loads((run.path("text") / "funnel.json").read_text(encoding="utf-8"))
-    records = read_jsonl(run.path("text") / "instruction.jsonl.zst")
-    has = [*funnel["kept"], *(["instruction"] if next(records, None) else [])]
-    lacks = []
-    for stage, (section, mixture) in zip(
-        ("trunk", "base", "pure"), _mixtures(run.recipe).items(), strict=True
-    ):
-        missing = [name for name, share in mixture.items() if share > 0 and name not in has]
-        if stage in todo and missing:
-            lacks.append(f"{section}.mixture asks for {', '.join(missing)} (0 leaves one out)")
-    if "sft" in todo and "instruction" not in has:
-        lacks.append("sft asks for instruction data, which the starter corpus makes")
-    origins = [row["source"] for row in funnel["sources"]]
-    if "script" in todo and run.recipe.character.source not in origins:
-        lacks.append(
-            f"character.source={run.recipe.character.source} is none of its origins "
-            f"({', '.join(origins[:SHOWN])}{', ...' if len(origins) > SHOWN else ''})"
-        )
-    if lacks:
-        raise UserError(
-            f"the text has only {', '.join(has)}, but {'; '.join(lacks)}; change that, add text, "
-            "or make the stages before it alone with --only"
-        )
-
-
-def _record_time(path: Path, name: str, seconds: float) -> None:
-    times: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    times[name] = round(times.get(name, 0.0) + seconds, 1)
-    write_json(path, times)
+    write_json(path, costs)

@@ -54,12 +54,32 @@ def tokenizer(files: RunFiles) -> Html:
         both("Characters per token, held out", "字符／词元（留出）"),
     ]
     vocabulary = files.recipe.tokenizer.vocab_size
+    english, chinese = _by_language(held_out)
     line = sentence(
         "p",
-        f"{number(vocabulary)} pieces, {number(total)} tokens of text.",
-        f"词表 {number(vocabulary)}，共 {number(total)} 个词元。",
+        f"{number(vocabulary)} pieces, {number(total)} tokens of text. {english}",
+        f"词表 {number(vocabulary)}，共 {number(total)} 个词元。{chinese}",
     )
     return join(line, table(head, rows))
+
+
+def _by_language(held_out: dict[str, dict[str, float]]) -> tuple[str, str]:
+    """What a token of each whole language holds, as a sentence in English and in Chinese."""
+    if not {"zh", "en"} <= held_out.keys():
+        return "", ""
+    zh, en = held_out["zh"], held_out["en"]
+    english = (
+        f"On held-out text a token holds {number(zh['characters_per_token'], 2)} Chinese "
+        f"characters ({number(zh['bytes_per_token'], 2)} bytes) or "
+        f"{number(en['characters_per_token'], 2)} English ones; "
+        f"{zh['byte_share']:.2%} and {en['byte_share']:.2%} of the tokens are bytes."
+    )
+    chinese = (
+        f"在留出文本上，每个词元平均含 {number(zh['characters_per_token'], 2)} 个中文字符"
+        f"（{number(zh['bytes_per_token'], 2)} 字节）或 {number(en['characters_per_token'], 2)} 个"
+        f"英文字符；字节回退分别占 {zh['byte_share']:.2%} 与 {en['byte_share']:.2%}。"
+    )
+    return english, chinese
 
 
 def _sources_table(files: RunFiles) -> Html:

@@ -110,8 +110,8 @@ def _facts(files: RunFiles) -> Html:
                 " / ".join(languages) + ", held-out text",
             )
         )
-    if files.times:
-        seconds = sum(seconds for name, seconds in files.times.items() if name != "report")
+    if files.costs:
+        seconds = sum(cost["seconds"] for name, cost in files.costs.items() if name != "report")
         facts.append(_fact(both("Wall time", "总用时"), clock(seconds), "all stages"))
     return element("dl", *facts, class_="facts")
 

@@ -24,35 +24,42 @@ from indexlm.runtime import code_fingerprint
 
 
 def times(files: RunFiles) -> Html:
-    """Wall time of each stage; steps, tokens and speed of the training ones."""
-    rows = []
+    """Wall time and memory of each stage; steps, tokens and speed of the training ones."""
+    rows: list[list[object]] = []
     for name in STAGES:
         entries = files.metrics[name] if name in TRAINING else []
-        if name not in files.times and not entries:
+        cost = files.costs.get(name)
+        if cost is None and not entries:
             continue
-        seconds = clock(files.times[name]) if name in files.times else "–"
+        row: list[object] = [name, "–", "–", "", "", ""]
+        if cost is not None:
+            row[1:3] = clock(cost["seconds"]), megabytes(cost["peak_bytes"])
         if entries:
             pace = statistics.median(e["tokens"] / max(e["seconds"], 1e-9) for e in entries)
             tokens = sum(entry["tokens"] for entry in entries)
-            rows.append([name, seconds, number(len(entries)), short(tokens), number(pace)])
-        else:
-            rows.append([name, seconds, "", "", ""])
+            row[3:] = number(len(entries)), short(tokens), number(pace)
+        rows.append(row)
     if not rows:
         return Html("")
-    if files.times:
-        total = clock(sum(files.times[name] for name in STAGES if name in files.times))
-        rows.append([element("strong", both("All", "合计")), element("strong", total), "", "", ""])
+    costs = [files.costs[name] for name in STAGES if name in files.costs]
+    if costs:
+        total = clock(sum(cost["seconds"] for cost in costs))
+        peak = megabytes(max(cost["peak_bytes"] for cost in costs))
+        name = element("strong", both("All", "合计"))
+        rows.append([name, element("strong", total), element("strong", peak), "", "", ""])
     head = [
         both("Stage", "阶段"),
         both("Wall time", "用时"),
+        both("Peak memory, MB", "内存峰值（MB）"),
         both("Steps", "步数"),
         both("Tokens", "词元"),
         both("Tokens per second", "词元／秒"),
     ]
     note = sentence(
         "p",
-        "Wall time holds everything a stage does; the speed is that of the median step.",
-        "用时包含该阶段的全部工作；速度取中位步。",
+        "Wall time holds everything a stage does, over all attempts; memory is the peak of the "
+        "process up to the end of the stage; the speed is that of the median step.",
+        "用时包含该阶段的全部工作（含中断后的重试）；内存为进程到该阶段结束时的峰值；速度取中位步。",
         "note",
     )
     return join(table(head, rows), note)

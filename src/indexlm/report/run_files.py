@@ -39,8 +39,8 @@ class RunFiles:
     """The parsed files of one run; dictionaries and lists are empty where there is no file."""
 
     recipe: Recipe
-    times: dict[str, float]
-    """Stage -> seconds."""
+    costs: dict[str, dict[str, float]]
+    """Stage -> seconds, and peak_bytes of the process's memory up to its end."""
     funnel: dict[str, Any]
     sources: dict[str, dict[str, int]]
     """Source -> documents, tokens, bytes of the training text."""
@@ -58,7 +58,7 @@ def read_run(run: Path) -> RunFiles:
     manifests = {stage: read_manifest(run / stage) for stage in STAGES}
     return RunFiles(
         recipe=load_recipe(run / "config.json"),
-        times=_read_json(run / "times.json"),
+        costs=_read_json(run / "times.json"),
         funnel=_read_json(run / "text" / "funnel.json"),
         sources=_read_json(run / "tokens" / "sources.json").get("sources", {}),
         results=_read_json(run / "evals" / "results.json"),

@@ -32,6 +32,10 @@ Objective = Callable[[Transformer, Any], tuple[Tensor, int, Mapping[str, float]]
 of the whole step, so splitting a batch cannot change the result."""
 
 
+SHOWN = ("margin", "accuracy", "bits_per_byte/zh", "bits_per_byte/en")
+"""What a progress line says beside loss and speed, where a step has it."""
+
+
 class Feed(Protocol):
     def micro_batches(self, step: int) -> Iterator[Any]: ...
 
@@ -179,8 +183,8 @@ class _Pace:
             return
         self.shown = now
         left = self.elapsed() / (step - self.first) * (self.stage.last_step - step)
-        further = {name: entry[name] for name in ("margin", "accuracy") if name in entry}
-        further |= entry.get("scores", {})
+        known = entry | entry.get("scores", {})
+        further = {name: known[name] for name in SHOWN if name in known}
         log.info(
             f"{self.stage.name} {step}/{self.stage.last_step}  loss {entry['loss']:.3f}  "
             f"lr {entry['lr']:.2e}  |g| {entry['grad_norm']:.2f}  "

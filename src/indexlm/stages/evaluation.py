@@ -4,8 +4,8 @@ import json
 import logging
 from typing import TYPE_CHECKING, Any
 
-from indexlm import stages
 from indexlm.records import publish, verify, write_json
+from indexlm.stages import inputs
 
 if TYPE_CHECKING:
     from indexlm.pipeline import Run
@@ -16,7 +16,7 @@ MODELS = ("base", "pure", "chat", "character")
 ROLE_QUERIES = ("先生有何妙计？", "曹操兴兵来犯，如何是好？", "丞相近来安好？")
 
 
-def evaluate_run(run: "Run") -> None:
+def evals(run: "Run") -> None:
     """Write `results.json` (scores) and `samples.json` (texts) into the run's `evals`."""
     from indexlm.evals.baselines import train_bigram
     from indexlm.evals.runner import baseline_results, evaluate, results_table
@@ -24,7 +24,11 @@ def evaluate_run(run: "Run") -> None:
     from indexlm.tokens.shards import read_shards
 
     verify(run.path("text"))
-    held_out, entries = stages.held_out_texts(run), stages.held_out_entries(run)
+    verify(run.path("tokens"))
+    held_out, entries = (
+        inputs.held_out_texts(run.path("text")),
+        inputs.held_out_entries(run.path("text")),
+    )
     results: dict[str, Any] = {}
     samples: dict[str, Any] = {}
     for name in MODELS:
@@ -103,16 +107,22 @@ def _role_samples(run: "Run") -> list[dict[str, Any]]:
 
 
 def _compression(run: "Run", held_out: dict[str, list[str]]) -> dict[str, Any]:
-    """Bytes and characters per token on held-out text, by source name."""
-    from indexlm.tokens.tokenizer import Tokenizer
+    from indexlm.tokens.report import compression
 
-    tokenizer = Tokenizer.load(run.path("tokenizer"))
     catalogue = json.loads((run.path("tokens") / "sources.json").read_text(encoding="utf-8"))
-    rows = {}
-    for name, texts in held_out.items():
-        count = sum(map(len, tokenizer.encode_all(texts)))
-        rows[name] = {
-            "bytes_per_token": sum(len(t.encode()) for t in texts) / count,
-            "characters_per_token": sum(map(len, texts)) / count,
-        }
+    languages = {
+        language: [
+            text for name in held_out if name.startswith(language) for text in held_out[name]
+        ]
+        for language in ("zh", "en")
+    }
+    rows = compression(inputs.tokenizer_of(run), held_out | languages)
     return {"held_out": rows, "sources": catalogue["sources"]}
+
+
+def report(run: "Run") -> None:
+    from indexlm.report.page import write_report
+
+    with publish(run.path("report"), run.made_from("report")) as folder:
+        write_report(run.folder, folder / "index.html")
+    log.info(f"report: {run.path('report') / 'index.html'}")

@@ -1,0 +1,97 @@
+"""What earlier stages left in a run, opened for the next one and checked on the way."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indexlm.records import verify
+
+if TYPE_CHECKING:
+    from indexlm.feed.packing import Source
+    from indexlm.model.transformer import Transformer
+    from indexlm.pipeline import Run
+    from indexlm.tokens.tokenizer import Tokenizer
+
+
+def documents(run: "Run", part: str) -> Iterator[Any]:
+    from indexlm.text.refine import read_documents
+
+    for file in sorted((run.path("text") / part).iterdir()):
+        yield from read_documents(file)
+
+
+def held_out_texts(text: Path) -> dict[str, list[str]]:
+    """`<language>_<tier>` -> documents that no stage trains on; `text` is a refined folder."""
+    from indexlm.text.refine import read_documents
+
+    return {
+        file.name.split(".")[0]: [document.text for document in read_documents(file)]
+        for file in sorted((text / "held_out").iterdir())
+    }
+
+
+def held_out_entries(text: Path) -> list[Any]:
+    """Dictionary entries that no stage trains on, for the starter test."""
+    from indexlm.text.jsonl import read_jsonl
+
+    return list(read_jsonl(text / "entries.jsonl.zst"))
+
+
+def tokenizer_of(run: "Run") -> "Tokenizer":
+    from indexlm.tokens.tokenizer import Tokenizer
+
+    verify(run.path("tokenizer"))
+    return Tokenizer.load(run.path("tokenizer"))
+
+
+def text_sources(run: "Run") -> dict[str, "Source"]:
+    from indexlm.feed.packing import TextSource
+    from indexlm.tokens.shards import read_shards
+
+    verify(run.path("tokens"))
+    shards = read_shards(run.path("tokens"), tokenizer_of(run))
+    length, seed = run.recipe.model.context, run.recipe.seed
+    return {name: TextSource(shard, length, seed) for name, shard in shards.items()}
+
+
+def new_model(run: "Run") -> "Transformer":
+    from indexlm.model.transformer import Transformer
+
+    return Transformer(run.recipe.model)
+
+
+def model_at(run: "Run", stage: str) -> "Transformer":
+    """The model in which a finished stage ended."""
+    from indexlm.train import checkpoint
+
+    model = new_model(run)
+    weights = {f"weight.{name}": p.detach() for name, p in model.named_parameters()}
+    checkpoint.load(checkpoint.last(run.path(stage) / "checkpoints"), weights)
+    return model
+
+
+def last_checkpoint(run: "Run", stage: str | None) -> Path | None:
+    from indexlm.train import checkpoint
+
+    return checkpoint.last(run.path(stage) / "checkpoints") if stage else None
+
+
+def save_model(run: "Run", stage: str, model: "Transformer", output: str) -> None:
+    from indexlm import __version__
+    from indexlm.export import hf
+    from indexlm.tokens.tokenizer import FILE_NAME
+
+    card = {
+        "recipe": run.recipe.name,
+        "stage": stage,
+        "made_from": run.made_from(stage),
+        "text": run.made_from("text"),
+        "indexlm": __version__,
+    }
+    hf.save(
+        model,
+        run.path("tokenizer") / FILE_NAME,
+        run.path(output),
+        run.made_from(stage),
+        card,
+    )
