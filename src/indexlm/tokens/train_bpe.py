@@ -21,7 +21,7 @@ from indexlm.tokens.tokenizer import SPECIAL_PIECES, Tokenizer
 log = logging.getLogger("indexlm")
 
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
-CHARACTER_SHARE = 0.65
+CHARACTER_SHARE = 0.9
 """Most of the pieces that may be single characters; rarer ones fall back to bytes, since a row
 of the head that is seen a few times is not learned."""
 SPACE = "\u2581"
