@@ -152,7 +152,7 @@ def test_a_word_without_an_equals_sign_is_told_the_form() -> None:
         ("base.mixture.a=-1", "base.mixture.a=-1: Input should be greater than or equal to 0"),
         ("base.mixture=5", "base.mixture=5: Input should be a valid dictionary"),
         ("base.mixture={}", "base.mixture: {} gives no source a share above 0"),
-        ("model.hidden=130", "model: hidden=130 is not a multiple of heads=4"),
+        ("model.hidden=130", "model: hidden=130 is not a multiple of heads=3"),
         ("dpo.batch=24", "dpo: batch=24 is not a multiple of micro_batch=16"),
         ("text.inputs=corpus", "text.inputs='corpus': Input should be a valid tuple"),
     ],

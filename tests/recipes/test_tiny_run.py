@@ -26,8 +26,8 @@ SETTINGS = [
     "text.held_out_share=0.004",
     "threads=1",
     "model.layers=2",
-    "model.hidden=64",
-    "model.ffn=160",
+    "model.hidden=48",
+    "model.ffn=128",
     "pretrain.steps=16",
     "pretrain.save_every=4",
     "pretrain.evaluate_every=8",
@@ -70,14 +70,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hashes(run: Path) -> dict[str, str]:
-    """SHA-256 of everything finished but what holds times: metrics and the page."""
+    """SHA-256 of everything finished but what holds times or random names: metrics, the page,
+    the index of a checkpoint."""
     return {
         f"{output}/{name}": entry["sha256"]
         for stage, step in STEPS.items()
         if stage != "report"
         for output in step.outputs
         for name, entry in verify(run / output).files.items()
-        if name != "metrics.jsonl" and not name.endswith("manifest.json")
+        if name != "metrics.jsonl" and not name.endswith(("manifest.json", ".metadata"))
     }
 
 
@@ -158,9 +159,15 @@ def test_one_answer_comes_on_stdout_and_nothing_else(finished: Path, language: s
     assert once == again and once.endswith("\n") and once.strip()
 
 
-def test_the_character_answers_from_the_runs_own_store(finished: Path) -> None:
+def test_the_character_is_found_in_the_runs_own_store_and_its_past_lines_in_the_prompt(
+    finished: Path,
+) -> None:
     model = finished / "models" / "character"
-    assert indexlm("character", "chat", str(model), "--prompt", "先生有何妙计？").stdout.strip()
+    assert indexlm("character", "chat", str(model), "--prompt", "先生有何妙计？").stdout
+    samples = json.loads((finished / "evals" / "samples.json").read_text(encoding="utf-8"))
+    assert len(samples["role-play"]) == 3
+    for answer in samples["role-play"]:
+        assert any("诸葛亮：" in line for line in answer["past_lines"])
 
 
 def test_models_are_judged_by_the_verb_as_by_the_run(finished: Path, tmp_path: Path) -> None:
