@@ -70,15 +70,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hashes(run: Path) -> dict[str, str]:
-    """SHA-256 of everything finished but what holds times or random names: metrics, the page,
-    the index of a checkpoint."""
+    """SHA-256 of everything finished but what holds times or random ids: metrics, the page, the
+    index of a checkpoint, the store of characters."""
     return {
         f"{output}/{name}": entry["sha256"]
         for stage, step in STEPS.items()
         if stage != "report"
         for output in step.outputs
         for name, entry in verify(run / output).files.items()
-        if name != "metrics.jsonl" and not name.endswith(("manifest.json", ".metadata"))
+        if not name.endswith(("metrics.jsonl", "manifest.json", ".metadata", ".sqlite"))
     }
 
 
