@@ -388,10 +388,13 @@ def _run(recipe: str, settings: list[str] | None, out: Path | None, only: str | 
     except KeyboardInterrupt as error:
         raise StoppedError(f"stopped; the same command goes on in {folder}") from error
     if only is None:
+        # As it was called, so that the line can be copied where no environment is active.
+        called = Path(sys.argv[0])
+        command = str(called) if called.name == "indexlm" else "python -m indexlm.cli"
         typer.echo(
             f"\nthe report:             {folder}/report/index.html\n"
-            f"talk to the chat model: indexlm chat {folder}/models/chat\n"
-            f"talk to the character:  indexlm character chat {folder}/models/character"
+            f"talk to the chat model: {command} chat {folder}/models/chat\n"
+            f"talk to the character:  {command} character chat {folder}/models/character"
         )
 
 
