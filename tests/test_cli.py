@@ -50,14 +50,14 @@ def long_text(tmp_path: Path) -> Path:
         (["tiny", "name="], ["name=''"]),
         (["tiny", "--only", "trunkk"], ["no stage 'trunkk'", "trunk, base"]),
         (["tiny", "--only", "trunk"], ["trunk needs text, tokenizer, tokens first", "--only"]),
-        (["tiny", "model.hidden=65536"], ["pretrain needs about", "GiB", "hidden=65536"]),
+        (["tiny", "model.hidden=60000"], ["pretrain needs about", "GiB", "hidden=60000"]),
         (
             ["tiny", "character.dpo.batch=1048576", "character.dpo.micro_batch=1048576"],
             ["character.dpo needs about", "lower character.dpo.micro_batch"],
         ),
         (
             ["tiny", "tokenizer.vocab_size=1000"],
-            ["tokenizer.vocab_size=1000", "model.vocab_size=8192", "the same number"],
+            ["tokenizer.vocab_size=1000", "model.vocab_size=5120", "the same number"],
         ),
         (["tiny", "base.mixture.zh_curatd=0.1"], ["base.mixture.zh_curatd", "zh_curated"]),
         (["tiny", "--outt", "x"], ["No such option: --outt"]),
