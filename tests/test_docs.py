@@ -35,6 +35,8 @@ def test_the_committed_run_took_the_minutes_and_the_memory_that_are_told() -> No
     peak = max(cost["peak_bytes"] for cost in costs.values()) / 1e9
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert f"about {minutes:.0f} minutes on two" in text and f"in {peak:.1f} GB of memory" in text
+    chinese = (ROOT / "README_zh.md").read_text(encoding="utf-8")
+    assert f"约 {minutes:.0f} 分钟，占用 {peak:.1f} GB 内存" in chinese
 
 
 def test_every_verb_of_the_readmes_is_a_verb() -> None:

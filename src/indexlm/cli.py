@@ -1,4 +1,7 @@
-"""The verbs. Each imports what it needs when it runs, so that `--help` answers at once."""
+"""The verbs, all on one page as a user sees them: arguments, help, and a call into the rooms.
+
+Each imports what it needs when it runs, so that `--help` answers at once.
+"""
 
 import sys
 from pathlib import Path
@@ -70,11 +73,10 @@ def branch(
     settings: Settings = None,
 ) -> None:
     """Run a recipe again under changed settings, sharing the stages that they do not touch."""
-    from indexlm.config import load_recipe, with_overrides
     from indexlm.pipeline import branch_run
 
-    recipe = with_overrides(load_recipe(parent / "config.json"), settings or [])
-    branch_run(recipe, parent, out)
+    _check_new(out)
+    branch_run(_recipe(str(parent / "config.json"), settings), parent, out)
     _run(str(out / "config.json"), None, out, None)
 
 
@@ -228,12 +230,12 @@ def tokenizer_report(
     text: Annotated[Path, typer.Option("--data", help="a folder that `data refine` made")],
 ) -> None:
     """Bytes and characters per token on held-out text, by language and tier."""
-    from indexlm.records import verify as check
     from indexlm.stages.inputs import held_out_texts
+    from indexlm.text.refine import verify_refined
     from indexlm.tokens.report import compression, compression_table
     from indexlm.tokens.tokenizer import Tokenizer
 
-    check(text)
+    verify_refined(text)
     typer.echo(compression_table(compression(Tokenizer.load(folder), held_out_texts(text))))
 
 
@@ -258,31 +260,32 @@ def evaluate(
     tasks: Annotated[str, typer.Option(help="bits_per_byte, starter, or both with a comma")] = (
         "bits_per_byte,starter"
     ),
-    limit: Annotated[int, typer.Option(help="items of each kind of the starter test")] = 300,
+    limit: Annotated[int, typer.Option(min=1, help="items of each kind of the starter test")] = 300,
     seed: Annotated[int, typer.Option(help="draws the items")] = 1234,
     out: Annotated[Path | None, typer.Option("--out", help="folder for results.json")] = None,
 ) -> None:
     """Bits per byte on held-out text and the starter test, with standard errors."""
     from indexlm.evals.runner import evaluate as score
     from indexlm.evals.runner import results_table
-    from indexlm.records import fingerprint, publish, write_json
-    from indexlm.records import verify as check
+    from indexlm.records import fingerprint, publish, verify, write_json
     from indexlm.serve.engine import Engine
     from indexlm.stages.inputs import held_out_entries, held_out_texts
+    from indexlm.text.refine import verify_refined
 
     wanted = tasks.split(",")
     if unknown := sorted(set(wanted) - {"bits_per_byte", "starter"}):
         raise UserError(f"no task {unknown[0]!r}; the tasks are bits_per_byte, starter")
-    if out is not None and out.exists():
-        raise UserError(f"{out} exists; name another --out or remove it")
-    manifest = check(text)
+    if out is not None:
+        _check_new(out)
+    manifest = verify_refined(text)
     engine = Engine.load(model)
     held_out = held_out_texts(text) if "bits_per_byte" in wanted else {}
     entries = held_out_entries(text) if "starter" in wanted else []
     results = {model.name: score(engine.model, engine.tokenizer, held_out, entries, limit, seed)}
     typer.echo(results_table(results))
     if out is not None:
-        made_from = fingerprint(manifest.fingerprint, str(model), wanted, limit, seed)
+        judged = verify(model).fingerprint
+        made_from = fingerprint(manifest.fingerprint, judged, wanted, limit, seed)
         with publish(out, made_from) as folder:
             write_json(folder / "results.json", results)
 

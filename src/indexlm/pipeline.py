@@ -127,17 +127,15 @@ def run_recipe(recipe: Recipe, folder: Path, only: str | None = None) -> None:
         start_logging(folder / "log.txt")
         threads = start_threads(recipe.threads)
         log.info(f"{recipe.name} in {folder}, {threads} threads")
+        todo = STEPS.keys() if only is None else {only}
         finished = 0
         try:
             for number, name in enumerate(STEPS, start=1):
-                if only in (None, name):
+                if name in todo:
                     finished += _run_step(run, name, f"[{number}/{len(STEPS)}] {name}")
-                    if only is None and name == "text":
-                        check_text(
-                            recipe,
-                            run.path("text"),
-                            {each for each in STEPS if not run.finished(each)},
-                        )
+                if name == "text":
+                    left = {each for each in todo if not run.finished(each)}
+                    check_text(recipe, run.path("text"), left)
         except UserError:
             if not finished:
                 _undo_start(folder, before, made)
@@ -148,10 +146,12 @@ def branch_run(recipe: Recipe, parent: Path, folder: Path) -> None:
     """Start run folder `folder` with the finished stages of `parent` that `recipe` does not change.
 
     The files are hard links, so a branch costs no disk. `parent.json` says where it comes from.
-    Raises UserError where `folder` is in use or on another file system.
+    Raises UserError for a recipe that cannot be run and for a `folder` on another file system;
+    it must not exist.
     """
-    if folder.exists():
-        raise UserError(f"{folder} exists; name another --out for the branch")
+    assert not folder.exists(), folder
+    check_memory(recipe)
+    check_source_names(recipe)
     old, new = Run(recipe, parent), Run(recipe, folder)
     shared = [name for name in STEPS if old.finished(name)]
     partial = folder.with_name(f".{folder.name}.partial")

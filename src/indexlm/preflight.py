@@ -21,6 +21,7 @@ SHOWN = 8
 
 
 def check_owner(recipe: Recipe, folder: Path) -> None:
+    """Raises UserError where `folder` is a file, another recipe's run, or no run at all."""
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     if not there.is_dir():
         raise UserError(f"{there} is a file; name a folder with --out")
@@ -36,6 +37,7 @@ def check_owner(recipe: Recipe, folder: Path) -> None:
 
 
 def check_source_names(recipe: Recipe) -> None:
+    """Raises UserError where a mixture names what no text can be."""
     for section, mixture in _mixtures(recipe).items():
         for name, share in mixture.items():
             if share > 0 and name not in SOURCES:

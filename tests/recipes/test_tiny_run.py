@@ -150,6 +150,15 @@ def test_a_branch_makes_anew_what_its_settings_touch(finished: Path) -> None:
     assert parent["parent"] == str(finished) and "chat" not in parent["stages"]
 
 
+def test_a_branch_that_cannot_be_run_leaves_no_folder(finished: Path) -> None:
+    branch = finished.with_name("impossible")
+    for parent, setting in ((finished, "base.mixture.fr_noisy=0.1"), (branch, "seed=1")):
+        arguments = command("branch", str(parent), setting, "--out", str(branch))
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert not branch.exists()
+
+
 @pytest.mark.parametrize("language", ["zh", "en"])
 def test_one_answer_comes_on_stdout_and_nothing_else(finished: Path, language: str) -> None:
     prompt = {"zh": "你好", "en": "Hello"}[language]

@@ -41,9 +41,8 @@ DECAY = {
 }
 INSTRUCTION_SHARE = 0.07
 VOCAB_SIZE = 5120
-"""A head of 8192 rows would take half of a step. Of 4096 pieces the Chinese half holds so few
-characters that a quarter of the tokens of Chinese text are bytes, and the model then writes rare
-characters at random."""
+"""A head of many more rows would take most of a step; of many fewer pieces too few are Chinese
+characters, and a model that meets them as bytes writes rare ones at random."""
 
 
 def recipe() -> Recipe:

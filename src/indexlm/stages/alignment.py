@@ -26,8 +26,6 @@ def sft(run: "Run") -> None:
 
     verify(run.path("text"))
     records = list(read_jsonl(run.path("text") / "instruction.jsonl.zst"))
-    if not records:
-        raise UserError("the text holds no instruction data; the starter corpus makes some")
     conversations = rows.chat_conversations(records, SFT_RECORDS)
     model = inputs.new_model(run)
     finetune(run, "sft", model, run.recipe.sft, conversations, "base")

@@ -49,8 +49,8 @@ def tokenizer(run: "Run") -> None:
         if made.vocab_size != run.recipe.model.vocab_size:
             raise UserError(
                 f"the text gives {made.vocab_size} pieces, model.vocab_size is "
-                f"{run.recipe.model.vocab_size}; lower both to "
-                f"{made.vocab_size} or add text"
+                f"{run.recipe.model.vocab_size}; lower both to {made.vocab_size} or "
+                "add text"
             )
 
 

@@ -25,10 +25,8 @@ def evals(run: "Run") -> None:
 
     verify(run.path("text"))
     verify(run.path("tokens"))
-    held_out, entries = (
-        inputs.held_out_texts(run.path("text")),
-        inputs.held_out_entries(run.path("text")),
-    )
+    held_out = inputs.held_out_texts(run.path("text"))
+    entries = inputs.held_out_entries(run.path("text"))
     results: dict[str, Any] = {}
     samples: dict[str, Any] = {}
     for name in MODELS:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from indexlm.errors import UserError
 from indexlm.stages import inputs
 
 if TYPE_CHECKING:
@@ -72,12 +71,6 @@ def _pretrain(
 
     config, length = run.recipe.pretrain, run.recipe.model.context
     sources = inputs.text_sources(run)
-    wanted = {source for phase in phases for source, weight in phase.shares.items() if weight > 0}
-    if missing := sorted(wanted - sources.keys()):
-        raise UserError(
-            f"{name}: the mixture asks for {', '.join(missing)}, the text has only "
-            f"{', '.join(sorted(sources))}; change the mixture or add text"
-        )
     feed = Feed(
         sources,
         Mixture(phases, run.recipe.seed),
@@ -103,10 +96,8 @@ def _curve(run: "Run") -> Any:
     """The capability evaluation inside pre-training: a fixed small subset."""
     from indexlm.evals.runner import curve_point
 
-    held_out, entries = (
-        inputs.held_out_texts(run.path("text")),
-        inputs.held_out_entries(run.path("text")),
-    )
+    held_out = inputs.held_out_texts(run.path("text"))
+    entries = inputs.held_out_entries(run.path("text"))
     tokenizer = inputs.tokenizer_of(run)
     settings = run.recipe.evals
     return lambda model: curve_point(
