@@ -7,13 +7,15 @@ import torch
 from torch import Tensor
 
 
-def rotation_tables(context: int, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
-    """cos and sin of every angle, each float32 [context, head_dim / 2].
+def rotations(positions_BT: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
+    """cos and sin of every angle, each float32 [B, T, N / 2].
 
-    The angle of pair j at position t is t * base^(-2j / head_dim).
+    The angle of pair j at position t is t * base^(-2j / N). It is made in float64: at position
+    32,767 a float32 angle is off by up to 2e-3. Nothing is kept between calls: a table as long as
+    the window would be memory that a configuration asks for and no weight file backs.
     """
-    exponent = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
-    angle = torch.outer(torch.arange(context, dtype=torch.float64), base**-exponent)
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions_BT.device)
+    angle = positions_BT.double()[..., None] * base ** -(exponent / head_dim)
     return angle.cos().float(), angle.sin().float()
 
 

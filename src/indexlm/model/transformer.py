@@ -15,7 +15,7 @@ from torch.nn import functional
 from indexlm.model.attention import Attention, LayerCache, Sight, mask_within_documents
 from indexlm.model.config import ModelConfig
 from indexlm.model.norm_head import NormHead
-from indexlm.model.rope import rotation_tables
+from indexlm.model.rope import rotations
 
 
 class FeedForward(nn.Module):
@@ -48,17 +48,11 @@ class Block(nn.Module):
 class Trunk(nn.Module):
     """Everything below the head; holds the published prefix `model.`."""
 
-    cos: Tensor
-    sin: Tensor
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.hidden, eps=config.norm_eps)
-        cos, sin = rotation_tables(config.context, config.head_dim, config.rope_base)
-        self.register_buffer("cos", cos, persistent=False)
-        self.register_buffer("sin", sin, persistent=False)
 
 
 @dataclass
@@ -124,9 +118,10 @@ class Transformer(nn.Module):
         if positions_BT is None:
             positions_BT = torch.arange(start, start + length, device=ids_BT.device)[None]
         x_BTD = self.model.embed_tokens(ids_BT)
+        cos_BTN, sin_BTN = rotations(positions_BT, self.config.head_dim, self.config.rope_base)
         sight = Sight(
-            cos=self.model.cos[positions_BT][:, None].to(x_BTD.dtype),
-            sin=self.model.sin[positions_BT][:, None].to(x_BTD.dtype),
+            cos=cos_BTN[:, None].to(x_BTD.dtype),
+            sin=sin_BTN[:, None].to(x_BTD.dtype),
             mask_BTS=_mask(documents_BT, cache, length),
             start=start,
         )
