@@ -1,4 +1,4 @@
-"""The real command in a real process, and the text that it is given."""
+"""The real command in a real process, and the text and the models that it is given."""
 
 import json
 import os
@@ -7,10 +7,18 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import Any
+
+from indexlm.model.config import ModelConfig
+from indexlm.tokens.tokenizer import Tokenizer
 
 COMMAND = [sys.executable, "-m", "indexlm.cli"]
+Run = Callable[..., tuple[int, str, str]]
+"""`run` or `run_here`."""
 ZH = "春夏秋冬山水河海天地日月星云风雨雪花草树木鸟鱼虫马牛羊门窗书笔纸墨城乡道路桥船车行走坐立"
 EN = "river stone evening garden window letter morning harbour mountain winter summer bread"
 TIERS = ("curated", "ordinary", "noisy")
@@ -33,7 +41,24 @@ def rows(count: int) -> Iterator[dict[str, str]]:
 
 
 def jsonl(count: int) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows(count)).encode()
+    return lines(rows(count))
+
+
+def lines(objects: Iterable[Any]) -> bytes:
+    return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in objects).encode()
+
+
+def write_model(folder: Path, tokenizer: Tokenizer, **changes: Any) -> Path:
+    """A model folder with small seeded weights, and `tokenizer` whatever its vocabulary."""
+    from indexlm.export import hf
+    from indexlm.model.transformer import Transformer
+
+    shape = {"hidden": 32, "layers": 2, "heads": 2, "kv_heads": 2, "ffn": 64, "context": 64}
+    stated = {"vocab_size": tokenizer.vocab_size, "head_scale": 4.0, "init_std": 0.05}
+    network = Transformer(ModelConfig.model_validate(shape | stated | changes))
+    network.initialise(1)
+    hf.save(network, tokenizer.path, folder, f"test {changes}", {"name": "small"})
+    return folder
 
 
 def start(place: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -58,8 +83,27 @@ def run(place: Path, *arguments: str, **environment: str) -> tuple[int, str, str
     return process.returncode, out, err
 
 
-def succeeded(place: Path, *arguments: str) -> str:
-    code, out, err = run(place, *arguments)
+def run_here(place: Path, *arguments: str) -> tuple[int, str, str]:
+    """As `run`, in this process: saves the seconds in which torch is loaded."""
+    from indexlm.cli import main
+
+    out, err = StringIO(), StringIO()
+    before = sys.argv
+    sys.argv = ["indexlm", *arguments]
+    code: object = 0
+    with chdir(place), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            sys.argv = before
+    assert isinstance(code, int)
+    return code, out.getvalue(), err.getvalue()
+
+
+def succeeded(place: Path, *arguments: str, how: Run = run) -> str:
+    code, out, err = how(place, *arguments)
     assert code == 0, err
     return out + err
 
@@ -74,11 +118,16 @@ def contents(place: Path) -> dict[str, bytes | None]:
 
 
 def refused(
-    place: Path, *arguments: str, code: int = 2, changes: bool = False, **environment: str
+    place: Path,
+    *arguments: str,
+    code: int = 2,
+    changes: bool = False,
+    how: Run = run,
+    **environment: str,
 ) -> str:
     """The one message with which a command ends, once it is sure that nothing else happened."""
     before = contents(place)
-    found, out, err = run(place, *arguments, **environment)
+    found, out, err = how(place, *arguments, **environment)
     assert (found, out) == (code, ""), err
     assert "Traceback" not in err
     messages = re.findall(r"^(?:indexlm|Error): ", err, re.MULTILINE)

@@ -1,5 +1,6 @@
 """A tokenizer learned like the large ones, on a page of text in both languages."""
 
+import os
 from collections.abc import Mapping
 
 import pytest
@@ -7,6 +8,9 @@ import pytest
 from indexlm.config import TokenizerConfig
 from indexlm.tokens.tokenizer import Tokenizer
 from indexlm.tokens.train_bpe import train
+
+# transformers reads it when it is imported: nothing in these tests is fetched.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 ZH = (
     "春天来了，河边的柳树发出新芽，孩子们在草地上奔跑。老人坐在门前，看着远处的青山。",

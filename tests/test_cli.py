@@ -11,9 +11,8 @@ import pytest
 import typer.core
 import typer.main
 
-from command import SMALL, flipped, refused, run, start, succeeded, with_corpus
+from command import SMALL, flipped, refused, run, start, succeeded, with_corpus, write_model
 from indexlm.cli import app
-from indexlm.model.config import ModelConfig
 from indexlm.records import read_manifest
 from indexlm.tokens.tokenizer import Tokenizer
 
@@ -141,7 +140,9 @@ def test_what_is_no_run_is_not_resumed_reported_or_verified(tmp_path: Path) -> N
     for name in ("nowhere", "folder", "file"):
         for verb in ("resume", "report", "verify"):
             message = refused(tmp_path, verb, name)
-            assert name in message and re.search("once it started|name one of a run", message)
+            assert name in message and re.search(
+                "once it started|nor a finished folder of a run", message
+            )
 
 
 def test_a_whole_run_is_verified_by_its_finished_folders(finished: Path) -> None:
@@ -204,23 +205,7 @@ def test_a_folder_in_use_is_refused_and_its_owner_not_disturbed(long_text: Path)
 
 @pytest.fixture
 def model(tmp_path: Path, tokenizer: Tokenizer) -> Path:
-    """A model folder with random weights."""
-    from indexlm.export import hf
-    from indexlm.model.transformer import Transformer
-
-    shape = ModelConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden=16,
-        layers=1,
-        heads=2,
-        kv_heads=2,
-        ffn=16,
-        context=64,
-    )
-    network = Transformer(shape)
-    network.initialise(1)
-    hf.save(network, tokenizer.path, tmp_path / "model", "test", {})
-    return tmp_path / "model"
+    return write_model(tmp_path / "model", tokenizer)
 
 
 def test_what_is_no_model_is_not_talked_to(tmp_path: Path) -> None:

@@ -9,12 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexlm import recipes
-from indexlm.config import Recipe, load_recipe, recipe_from, with_overrides
+from indexlm.config import (
+    AnyRecipe,
+    Continuation,
+    ConversationConfig,
+    load_recipe,
+    recipe_from,
+    with_overrides,
+)
 from indexlm.errors import UserError
-from indexlm.recipes import tiny
+from indexlm.model.sizes import SIZES
+from indexlm.recipes import long32k, lora, tiny
 from indexlm.records import write_json
 
 TINY = tiny.recipe()
+LORA = lora.recipe()
+LONG = long32k.tiny()
 
 characters = st.characters(exclude_categories=["Cs"])
 # A dot in a name of a source would be a path; `=` ends the path.
@@ -22,14 +32,14 @@ source_names = st.text(st.characters(exclude_characters=".=", exclude_categories
 shares = st.floats(1e-6, 1e6)
 
 
-def refusal(*overrides: str) -> str:
+def refusal(*overrides: str, of: AnyRecipe = TINY) -> str:
     """The message with which the settings are refused."""
     with pytest.raises(UserError) as caught:
-        with_overrides(TINY, overrides)
+        with_overrides(of, overrides)
     return str(caught.value)
 
 
-def saved(recipe: Recipe, folder: Path) -> Path:
+def saved(recipe: AnyRecipe, folder: Path) -> Path:
     path = folder / "config.json"
     write_json(path, recipe.model_dump(mode="json"))
     return path
@@ -166,6 +176,135 @@ def test_every_bad_value_is_named_at_once() -> None:
     assert "pretrain.steps=0" in message and "seed='x'" in message
 
 
+# Named sizes
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_named_size_is_that_shape_with_the_vocabulary_and_the_window_of_the_recipe(
+    name: str,
+) -> None:
+    model = with_overrides(TINY, [f"model={name}"]).model
+    kept = {"vocab_size": TINY.model.vocab_size, "context": TINY.model.context}
+    assert model == SIZES[name].model_copy(update=kept)
+
+
+def test_settings_after_a_size_change_it_and_those_before_it_are_lost() -> None:
+    ten = with_overrides(TINY, ["model=10m"]).model
+    changed = with_overrides(TINY, ["model.layers=3", "model=10m", "model.ffn=512"]).model
+    assert changed == ten.model_copy(update={"ffn": 512})
+    longer = with_overrides(TINY, ["model.context=512", "model=10m"]).model
+    assert longer == ten.model_copy(update={"context": 512})
+    assert with_overrides(TINY, ["model={}", "model=1m"]).model == SIZES["1m"]
+
+
+@pytest.mark.parametrize("name", ["12m", "10M", "1.9B", "tiny"])
+def test_an_unknown_size_is_told_the_known_ones(name: str) -> None:
+    message = refusal(f"model={name}")
+    assert "'model' is a section" in message and "10m-deep, 10m-shallow" in message
+    assert "unknown setting 'model'" in refusal(f"model={name}", of=LORA)
+
+
+# Continuations
+
+
+def test_settings_of_a_continuation_change_what_they_name_and_nothing_else() -> None:
+    changed = with_overrides(
+        LONG,
+        [
+            "parent=models/mine",
+            "window.context=2048",
+            "pretrain.mixture.zh_curated=0.5",
+            'sft.files=["a.jsonl", "b.json"]',
+            "sft.limit=null",
+        ],
+    )
+    assert (changed.parent, changed.window.context) == ("models/mine", 2048)
+    assert changed.pretrain.mixture == {**LONG.pretrain.mixture, "zh_curated": 0.5}
+    assert changed.sft == LONG.sft.model_copy(
+        update={"files": ("a.jsonl", "b.json"), "limit": None}
+    )
+    assert changed.text == LONG.text and changed.window.rope_base == LONG.window.rope_base
+
+
+def test_sections_of_a_continuation_are_left_out_with_null_and_put_in_whole() -> None:
+    full = with_overrides(LORA, ["lora=null"])
+    assert full.lora is None and full.sft == LORA.sft
+    assert with_overrides(full, ['lora={"rank": 32}']) == LORA
+    alone = with_overrides(LONG, ["sft=null"])
+    assert alone.sft is None and alone.pretrain == LONG.pretrain
+    message = refusal("lora.rank=8", of=full)
+    assert "has no section 'lora'; give it whole" in message and "lora='{...}' with rank" in message
+    assert refusal("model=null").startswith("'model' is a section, not a setting")
+
+
+@pytest.mark.parametrize(
+    ("of", "overrides", "said"),
+    [
+        (LORA, ["sft=null", "lora=null"], "there is nothing to train"),
+        (LORA, ["sft=null"], "there is nothing to train"),
+        (LONG, ["sft=null", "lora={}"], "lora is set without sft"),
+        (LONG, ["text=null"], "pretrain and text go together"),
+        (LONG, ["pretrain=null"], "pretrain and text go together"),
+        (LORA, ["text={}"], "pretrain and text go together"),
+        (LORA, ["parent="], "parent=''"),
+        (LORA, ["sft.batch=6"], "sft: batch=6 is not a multiple of micro_batch=4"),
+        (LORA, ["sft.files=a.jsonl"], """write a list: sft.files='["a.jsonl"]'"""),
+        (LORA, ["sft.files=[]"], "sft.files=[]"),
+        (LORA, ["sft.epochs=0"], "sft.epochs=0: Input should be greater than 0"),
+        (LORA, ["sft.warmup_share=1"], "sft.warmup_share=1: Input should be less than 1"),
+        (LORA, ["sft.optimizer.lr=1"], "did you mean sft.optimiser?"),
+        (LORA, ["lora.r=8"], "unknown setting 'lora.r'; did you mean lora.rank?"),
+        (LORA, ["lora.dropout=1"], "lora.dropout=1: Input should be less than 1"),
+        (LORA, ['lora.targets=["qproj"]'], "'q_proj', 'k_proj'"),
+        (LORA, ['lora.targets=["q_proj", "q_proj"]'], "names a projection twice"),
+        (LORA, ["kind=recipe"], "kind='recipe': Input should be 'continuation'"),
+        (LONG, ["window.context=4"], "window.context=4: Input should be greater than or equal"),
+        (LONG, ["window.context=2097152"], "window.context=2097152: Input should be less than"),
+        (LONG, ["window.rope_base=0"], "window.rope_base=0: Input should be greater than 0"),
+        (LONG, ["window.base=5"], "unknown setting 'window.base'; did you mean"),
+        (LONG, ["pretrain.mixture={}"], "gives no source a share above 0"),
+    ],
+)
+def test_a_continuation_that_makes_no_sense_is_named_with_its_rule(
+    of: Continuation, overrides: list[str], said: str
+) -> None:
+    assert said in refusal(*overrides, of=of)
+
+
+@pytest.mark.parametrize("recipe", [LORA, LONG, long32k.recipe()], ids=lambda each: each.name)
+def test_a_saved_continuation_loads_equal(tmp_path: Path, recipe: Continuation) -> None:
+    assert load_recipe(saved(recipe, tmp_path)) == recipe
+    assert recipes.find(str(tmp_path / "config.json")) == recipe
+
+
+def test_a_wrong_key_of_a_saved_continuation_is_named(tmp_path: Path) -> None:
+    tree = LORA.model_dump(mode="json")
+    tree["sft"]["epoch"] = tree["lora"]["r"] = 1
+    with pytest.raises(UserError) as caught:
+        recipe_from(tree, "the tree")
+    assert "unknown key 'sft.epoch'; did you mean 'epochs'?" in str(caught.value)
+    assert "unknown key 'lora.r'; did you mean 'rank'?" in str(caught.value)
+
+
+@settings(max_examples=50)
+@given(
+    rows=st.integers(1, 10_000),
+    epochs=st.floats(0.01, 20),
+    batch=st.integers(1, 64),
+    warmup=st.floats(0, 1, exclude_max=True),
+)
+def test_conversations_are_seen_as_often_as_epochs_say(
+    rows: int, epochs: float, batch: int, warmup: float
+) -> None:
+    config = ConversationConfig(
+        files=("a.jsonl",), epochs=epochs, batch=batch, micro_batch=1, warmup_share=warmup
+    )
+    stage = config.as_stage(rows)
+    assert stage.steps >= 1 and 0 <= stage.schedule.warmup <= stage.steps
+    assert stage.steps == 1 or abs(stage.steps * batch - rows * epochs) <= batch / 2 + 1e-6
+    assert (stage.batch, stage.optimiser) == (batch, config.optimiser)
+
+
 # Saved recipes
 
 
@@ -244,6 +383,8 @@ def test_a_key_of_another_version_is_named_with_its_place(tmp_path: Path) -> Non
 
 def test_a_recipe_is_found_by_name() -> None:
     assert recipes.find("tiny") == TINY
+    assert (recipes.find("lora"), recipes.find("long-tiny")) == (LORA, LONG)
+    assert recipes.find("long32k") == long32k.recipe()
 
 
 def test_a_recipe_is_found_in_a_python_file(tmp_path: Path) -> None:

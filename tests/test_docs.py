@@ -1,10 +1,13 @@
-"""The figures of the READMEs are those of the committed run."""
+"""The documents tell the figures of the committed run, and commands that there are."""
 
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.core
+import typer.main
 
 from indexlm import cli
 
@@ -39,13 +42,36 @@ def test_the_committed_run_took_the_minutes_and_the_memory_that_are_told() -> No
     assert f"约 {minutes:.0f} 分钟，占用 {peak:.1f} GB 内存" in chinese
 
 
-def test_every_verb_of_the_readmes_is_a_verb() -> None:
-    known = {
-        command.name or getattr(command.callback, "__name__", "")
-        for command in cli.app.registered_commands
-    }
-    known |= {group.name for group in cli.app.registered_groups}
-    for file in ("README.md", "README_zh.md"):
-        text = (ROOT / file).read_text(encoding="utf-8")
-        told = re.findall(r"^(?:\.venv/bin/)?indexlm (\w+)", text, re.MULTILINE)
-        assert len(told) > 10 and set(told) <= known
+def commands_told(file: str) -> list[str]:
+    """What follows `indexlm` where a document tells a command: on a line of its own or quoted."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    told = re.findall(r"^(?:\.venv/bin/)?indexlm (.+)$|`indexlm ([^`]+)`", text, re.MULTILINE)
+    return [line or quoted for line, quoted in told]
+
+
+def verbs_of(told: str) -> list[typer.core.TyperCommand]:
+    """`train pretrain|sft RECIPE` tells two. Raises KeyError for a word that is no verb."""
+    found: list[Any] = [typer.main.get_command(cli.app)]
+    for word in told.split():
+        if not isinstance(found[0], typer.core.TyperGroup):
+            break
+        found = [found[0].commands[name] for name in word.split("|")]
+    return found
+
+
+@pytest.mark.parametrize(
+    "file", ["README.md", "README_zh.md", "docs/models.md", "docs/models_zh.md"]
+)
+def test_every_command_that_is_told_has_its_verb_and_its_options(file: str) -> None:
+    told = commands_told(file)
+    assert len(told) > 10
+    for line in told:
+        for verb in verbs_of(line):
+            known = {"--help"}.union(*(parameter.opts for parameter in verb.params))
+            assert set(re.findall(r"--[a-z][a-z-]*", line)) <= known, line
+
+
+@pytest.mark.parametrize("line", ["finetun MODEL", "data refin X", "train pretrain|sfx RECIPE"])
+def test_a_verb_that_is_none_would_be_seen(line: str) -> None:
+    with pytest.raises(KeyError):
+        verbs_of(line)

@@ -43,7 +43,10 @@ SHARED_USES: dict[str, set[str]] = {
     "runtime": {"records"},
 }
 
-HEAVY = {"matplotlib", "numpy", "pyarrow", "sentencepiece", "torch"}
+OPTIONAL = {"gguf", "torchao", "xllamacpp"}
+"""They come with an extra of their own; what does not need them must run without."""
+
+HEAVY = {"matplotlib", "numpy", "pyarrow", "safetensors", "sentencepiece", "torch", *OPTIONAL}
 
 
 def imported(source: str) -> Iterator[str]:
@@ -166,5 +169,11 @@ def test_help_and_a_recipe_load_nothing_heavy() -> None:
     assert loaded_by("from indexlm.recipes import find; find('tiny')") == set()
 
 
+def test_models_are_opened_exported_and_trained_without_the_optional_packages() -> None:
+    rooms = "export.forms, indexlm.serve.engine, indexlm.stages.continuation"
+    assert loaded_by(f"import indexlm.{rooms}") & OPTIONAL == set()
+
+
 def test_a_heavy_package_would_be_seen() -> None:
     assert "numpy" in loaded_by("import indexlm.tokens.shards")
+    assert "gguf" in loaded_by("from indexlm.export import gguf; gguf._package()")

@@ -227,6 +227,34 @@ def test_a_manifest_that_is_something_else_is_refused(finished: Path, content: s
         read_manifest(finished)
 
 
+def test_a_manifest_of_any_length_is_refused_unread(finished: Path) -> None:
+    """A downloaded folder can hold one of a terabyte, or a link to what never ends."""
+    with (finished / MANIFEST).open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(
+        DamagedError, match=r"manifest.json cannot be read: .* at most 8388608 bytes"
+    ):
+        read_manifest(finished)
+    (finished / MANIFEST).unlink()
+    (finished / MANIFEST).symlink_to("/dev/zero")
+    with pytest.raises(
+        DamagedError, match=r"manifest.json cannot be read: .* at most 8388608 bytes"
+    ):
+        read_manifest(finished)
+
+
+def test_a_manifest_cannot_write_a_line(finished: Path) -> None:
+    """The remedy fits a folder that was made and one that was downloaded."""
+    content = json.loads((finished / MANIFEST).read_text(encoding="utf-8"))
+    del content["sha256"]
+    for change in ({"files": {"x\nWRONG: \x1b": {"bytes": "many", "sha256": ""}}}, {"y\nz": 1}):
+        changed = content | change
+        write_json(finished / MANIFEST, changed | {"sha256": fingerprint(changed)})
+        with pytest.raises(DamagedError, match=r"delete .* and make or download it anew") as caught:
+            read_manifest(finished)
+        assert str(caught.value).isprintable()
+
+
 def test_fingerprints_are_of_values_and_not_of_their_order_or_process() -> None:
     assert fingerprint({"a": 1, "b": (2, "中")}) == fingerprint({"b": [2, "中"], "a": 1})
     different = [fingerprint(*p) for p in [(), (1,), ("1",), (1, 2), ([1, 2],), (12,), (None,)]]

@@ -1,8 +1,9 @@
 """Every setting of a run on one page.
 
-A recipe is a function that returns a `Recipe`; a command line changes it by `section.key=value`.
-Models are frozen and refuse unknown keys, so a misspelt setting is an error that names the
-nearest one. The resolved recipe is saved with the run and can be run again.
+A recipe is a function that returns a `Recipe` (raw text to four models) or a `Continuation` (from
+a model folder on); a command line changes it by `section.key=value`. Models are frozen and refuse
+unknown keys, so a misspelt setting is an error that names the nearest one. The resolved recipe is
+saved with the run and can be run again.
 """
 
 import difflib
@@ -22,7 +23,7 @@ from pydantic import (
 )
 
 from indexlm.errors import UserError
-from indexlm.model.config import ModelConfig
+from indexlm.model.config import LoraConfig, ModelConfig
 
 
 class Section(BaseModel):
@@ -200,31 +201,136 @@ class Recipe(Section):
         return self
 
 
-def with_overrides(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+class WindowConfig(Section):
+    """Another window for the parent model; None keeps its own."""
+
+    context: int | None = Field(None, ge=8, le=2**20)
+    rope_base: float | None = Field(None, gt=0)
+    """The report's 32K model multiplied it by 32, to 320,000."""
+
+
+class TextTrainConfig(TrainConfig):
+    """Further pre-training on refined text, packed with mask and positions reset."""
+
+    mixture: Shares
+    length: int | None = Field(None, ge=8)
+    """Tokens per row; None is the whole window."""
+
+
+class ConversationConfig(Section):
+    """Fine-tuning on people's own conversations; the loss is on the answers alone."""
+
+    files: tuple[str, ...] = Field(min_length=1)
+    """jsonl (also .gz, .zst) or json, in any of the common shapes."""
+    limit: int | None = Field(None, ge=1)
+    """At most so many conversations, drawn by the seed; None is all."""
+    length: int | None = Field(None, ge=8)
+    """Tokens per row; None is the whole window. Longer conversations are left out and counted."""
+    epochs: float = Field(2, gt=0)
+    batch: int = Field(..., ge=1)
+    micro_batch: int = Field(..., ge=1)
+    optimiser: OptimiserConfig = OptimiserConfig()
+    warmup_share: float = Field(0.02, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises; a cosine follows."""
+    final: float = Field(0.0, ge=0, le=1)
+    save_every: int = Field(200, ge=1)
+
+    def as_stage(self, rows: int) -> TrainConfig:
+        """Settings of the loop for `rows` rows of packed conversations."""
+        steps = max(1, round(rows * self.epochs / self.batch))
+        warmup = round(steps * self.warmup_share)
+        return TrainConfig(
+            steps=steps,
+            batch=self.batch,
+            micro_batch=self.micro_batch,
+            optimiser=self.optimiser,
+            schedule=ScheduleConfig(shape="cosine", warmup=warmup, final=self.final),
+            save_every=self.save_every,
+        )
+
+    @model_validator(mode="after")
+    def _micro_batches_fill_the_batch(self) -> "ConversationConfig":
+        self.as_stage(1)
+        return self
+
+
+class Continuation(Section):
+    """A run that starts from a model folder: a longer window, further text, conversations."""
+
+    kind: Literal["continuation"] = "continuation"
+    name: str = Field(min_length=1)
+    seed: int = Field(1234, ge=0, lt=2**63)
+    threads: int = Field(0, ge=0, le=1024)
+    parent: str = Field(min_length=1)
+    """Folder of the model to start from, in the published layout."""
+    window: WindowConfig = WindowConfig()
+    text: TextConfig | None = None
+    pretrain: TextTrainConfig | None = None
+    sft: ConversationConfig | None = None
+    lora: LoraConfig | None = None
+    """Fine-tune low-rank updates beside frozen weights; without it all weights are trained."""
+
+    @model_validator(mode="after")
+    def _stages_have_what_they_read(self) -> "Continuation":
+        if self.pretrain is None and self.sft is None:
+            raise ValueError("neither pretrain nor sft is set: there is nothing to train")
+        if (self.pretrain is None) != (self.text is None):
+            raise ValueError("pretrain and text go together: set both or neither")
+        if self.lora is not None and self.sft is None:
+            raise ValueError("lora is set without sft: it fine-tunes on conversations")
+        return self
+
+
+AnyRecipe = Recipe | Continuation
+
+
+def with_overrides(recipe: AnyRecipe, overrides: Sequence[str]) -> AnyRecipe:
     """Apply `section.key=value` settings. Raises UserError naming the nearest known key."""
     tree = recipe.model_dump(mode="json")
     for setting in overrides:
         path, separator, value = setting.partition("=")
         if not separator:
             raise UserError(f"{setting!r} is not a setting; write it as section.key=value")
-        _assign(tree, Recipe, path, path.split("."), _parsed(value))
-    return recipe_from(tree, "the command line")
+        parsed = _parsed(value)
+        if path == "model" and isinstance(parsed, str | float) and "model" in tree:
+            parsed = _named_size(str(parsed), tree["model"])
+        _assign(tree, type(recipe), path, path.split("."), parsed)
+    return _validated(type(recipe), tree, "the command line")
 
 
-def recipe_from(tree: Any, where: str) -> Recipe:
+def recipe_from(tree: Any, where: str) -> AnyRecipe:
     """Validate a tree of plain values. Raises UserError with each bad key, its value and rule."""
-    try:
-        return Recipe.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(f"{where}: " + "; ".join(_explain(error))) from error
+    if isinstance(tree, dict) and tree.get("kind") == "continuation":
+        return _validated(Continuation, tree, where)
+    return _validated(Recipe, tree, where)
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path) -> AnyRecipe:
     """Read a saved `config.json`."""
     try:
         return recipe_from(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a saved recipe: {error}") from error
+
+
+def _validated(kind: type[Recipe] | type[Continuation], tree: Any, where: str) -> AnyRecipe:
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{where}: " + "; ".join(_explain(kind, error))) from error
+
+
+def _named_size(name: str, recipe: dict[str, Any]) -> dict[str, Any]:
+    """A named shape with the vocabulary and the window of the recipe."""
+    from indexlm.model.sizes import SIZES
+
+    if name not in SIZES:
+        raise UserError(
+            f"'model' is a section, not a setting, and {name!r} no named size; "
+            f"the sizes are {', '.join(SIZES)}"
+        )
+    kept = {key: recipe[key] for key in ("vocab_size", "context") if key in recipe}
+    return SIZES[name].model_dump(mode="json") | kept
 
 
 def _parsed(value: str) -> Any:
@@ -249,14 +355,20 @@ def _assign(
             _is_section(model)
             and _is_section(_field_type(model, key))
             and not isinstance(value, dict)
+            and not (value is None and _can_be_none(model, key))
         ):
             raise UserError(f"{path!r} is a section, not a setting; name one of its keys")
         tree[key] = value
         return
     below = tree.get(key)
+    kind = _field_type(model, key) if _is_section(model) else None
+    if below is None and _is_section(kind):
+        raise UserError(
+            f"{path!r}: this recipe has no section {key!r}; give it whole, as "
+            f"{key}='{{...}}' with {', '.join(kind.model_fields)}"
+        )
     if not isinstance(below, dict):
         raise UserError(f"{path!r}: {key!r} is a setting, not a section")
-    kind = _field_type(model, key) if _is_section(model) else None
     _assign(below, kind if _is_section(kind) else None, path, keys[1:], value)
 
 
@@ -265,15 +377,22 @@ def _is_section(model: Any) -> typing.TypeGuard[type[BaseModel]]:
 
 
 def _field_type(model: type[BaseModel], key: str) -> Any:
-    return model.model_fields[key].annotation
+    """What a field holds; a section that may be left out is that section."""
+    annotation = model.model_fields[key].annotation
+    sections = [part for part in typing.get_args(annotation) if _is_section(part)]
+    return sections[0] if len(sections) == 1 else annotation
 
 
-def _explain(error: ValidationError) -> list[str]:
+def _can_be_none(model: type[BaseModel], key: str) -> bool:
+    return type(None) in typing.get_args(model.model_fields[key].annotation)
+
+
+def _explain(recipe: type[BaseModel], error: ValidationError) -> list[str]:
     lines = []
     for detail in error.errors():
         path = ".".join(str(part) for part in detail["loc"]) or "recipe"
         if detail["type"] == "extra_forbidden":
-            known = _keys_at([str(part) for part in detail["loc"][:-1]])
+            known = _keys_at(recipe, [str(part) for part in detail["loc"][:-1]])
             near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.4)
             lines.append(f"unknown key {path!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         elif detail["type"] == "missing":
@@ -290,8 +409,7 @@ def _explain(error: ValidationError) -> list[str]:
     return lines
 
 
-def _keys_at(path: list[str]) -> list[str]:
-    model: Any = Recipe
+def _keys_at(model: Any, path: list[str]) -> list[str]:
     for key in path:
         model = _field_type(model, key)
     return list(model.model_fields)

@@ -13,15 +13,16 @@ import resource
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
-from indexlm.config import Recipe
+from typing_extensions import TypeVar
+
+from indexlm.config import AnyRecipe, Recipe
 from indexlm.errors import UserError
-from indexlm.plan import check_memory
-from indexlm.preflight import CONFIG, check_owner, check_source_names, check_text
+from indexlm.preflight import CONFIG, check_before, check_owner, check_text
 from indexlm.records import (
     clock,
     fingerprint,
@@ -31,7 +32,7 @@ from indexlm.records import (
     write_json,
 )
 from indexlm.runtime import start_threads
-from indexlm.stages import alignment, character, data, evaluation, pretraining
+from indexlm.stages import alignment, character, continuation, data, evaluation, pretraining
 
 log = logging.getLogger("indexlm")
 
@@ -40,14 +41,20 @@ log = logging.getLogger("indexlm")
 class Step:
     """One stage: what it reads of the recipe, which stages it follows, the folders it finishes."""
 
-    make: Callable[["Run"], None]
+    make: Callable[["Run[Any]"], None]
     sections: tuple[str, ...]
     after: tuple[str, ...]
     outputs: tuple[str, ...]
+    reads: Callable[[Any], Any] | None = None
+    """What tells the files that it reads from outside the run from others, given the recipe."""
+    obsolete: tuple[str, ...] = ()
+    """Folders that it makes under other settings; they do not stay beside its own."""
+    copies: bool = False
+    """Whether it only copies what is elsewhere: a run with nothing else can be undone."""
 
 
 STEPS: dict[str, Step] = {
-    "text": Step(data.text, ("text",), (), ("text",)),
+    "text": Step(data.text, ("text",), (), ("text",), data.input_state),
     "tokenizer": Step(data.tokenizer, ("tokenizer",), ("text",), ("tokenizer",)),
     "tokens": Step(data.tokens, (), ("tokenizer",), ("tokens",)),
     "trunk": Step(pretraining.trunk, ("model", "pretrain", "evals"), ("tokens",), ("trunk",)),
@@ -74,21 +81,66 @@ STEPS: dict[str, Step] = {
 }
 
 
-class Run:
+ADAPTER = "models/adapter"
+
+CONTINUATION: dict[str, Step] = {
+    "tokenizer": Step(
+        continuation.tokenizer, (), (), ("tokenizer",), continuation.parent_state, copies=True
+    ),
+    "text": Step(data.text, ("text",), (), ("text",), data.input_state),
+    "tokens": Step(data.tokens, (), ("text", "tokenizer"), ("tokens",)),
+    "pretrain": Step(
+        continuation.pretrain,
+        ("window", "pretrain"),
+        ("tokens",),
+        ("pretrain", "models/pretrained"),
+    ),
+    "sft": Step(
+        continuation.sft,
+        ("window", "sft", "lora"),
+        ("tokenizer", "pretrain"),
+        ("sft", "models/tuned", ADAPTER),
+        continuation.conversation_state,
+    ),
+}
+
+
+def steps_of(recipe: AnyRecipe) -> dict[str, Step]:
+    """The stages of a recipe in order; a continuation has those whose sections it sets."""
+    if isinstance(recipe, Recipe):
+        return STEPS
+    left_out = {"text", "tokens", "pretrain"} if recipe.pretrain is None else set()
+    left_out |= {"sft"} if recipe.sft is None else set()
+    steps = {
+        name: replace(step, after=tuple(each for each in step.after if each not in left_out))
+        for name, step in CONTINUATION.items()
+        if name not in left_out
+    }
+    if "sft" in steps and recipe.lora is None:
+        outputs = tuple(each for each in steps["sft"].outputs if each != ADAPTER)
+        steps["sft"] = replace(steps["sft"], outputs=outputs, obsolete=(ADAPTER,))
+    return steps
+
+
+R = TypeVar("R", bound=AnyRecipe, default=Recipe)
+
+
+class Run(Generic[R]):
     """A run folder and the recipe in it; what a stage function is given."""
 
-    def __init__(self, recipe: Recipe, folder: Path) -> None:
+    def __init__(self, recipe: R, folder: Path) -> None:
         self.recipe, self.folder = recipe, folder
+        self.steps = steps_of(recipe)
 
     @cached_property
     def _fingerprints(self) -> dict[str, str]:
         settings = self.recipe.model_dump(mode="json")
         found: dict[str, str] = {}
-        for name, step in STEPS.items():
+        for name, step in self.steps.items():
             read = {section: settings[section] for section in step.sections}
             before = [found[each] for each in step.after]
-            inputs = data.input_state(self.recipe) if name == "text" else None
-            found[name] = fingerprint(name, self.recipe.seed, read, before, inputs)
+            outside = step.reads(self.recipe) if step.reads is not None else None
+            found[name] = fingerprint(name, self.recipe.seed, read, before, outside)
         return found
 
     def made_from(self, name: str) -> str:
@@ -100,21 +152,21 @@ class Run:
         return self.folder / name
 
     def finished(self, name: str) -> bool:
-        manifests = [read_manifest(self.path(output)) for output in STEPS[name].outputs]
+        manifests = [read_manifest(self.path(output)) for output in self.steps[name].outputs]
         return all(m is not None and m.fingerprint == self.made_from(name) for m in manifests)
 
 
-def run_recipe(recipe: Recipe, folder: Path, only: str | None = None) -> None:
+def run_recipe(recipe: AnyRecipe, folder: Path, only: str | None = None) -> None:
     """Run every stage that is not finished, or stage `only`.
 
     Raises UserError for a folder of another recipe, a recipe too large for the machine, an unknown
     stage or one whose forerunners are missing. A mistake that shows before a stage was finished
     leaves `folder` as it was.
     """
-    if only is not None and only not in STEPS:
-        raise UserError(f"no stage {only!r}; the stages are {', '.join(STEPS)}")
-    check_memory(recipe)
-    check_source_names(recipe)
+    steps = steps_of(recipe)
+    if only is not None and only not in steps:
+        raise UserError(f"no stage {only!r}; the stages are {', '.join(steps)}")
+    check_before(recipe)
     check_owner(recipe, folder)
     run = Run(recipe, folder)
     if only is not None:
@@ -127,22 +179,23 @@ def run_recipe(recipe: Recipe, folder: Path, only: str | None = None) -> None:
         start_logging(folder / "log.txt")
         threads = start_threads(recipe.threads)
         log.info(f"{recipe.name} in {folder}, {threads} threads")
-        todo = STEPS.keys() if only is None else {only}
-        finished = 0
+        todo = steps.keys() if only is None else {only}
+        made_now: list[str] = []
         try:
-            for number, name in enumerate(STEPS, start=1):
-                if name in todo:
-                    finished += _run_step(run, name, f"[{number}/{len(STEPS)}] {name}")
+            for number, name in enumerate(steps, start=1):
+                if name in todo and _run_step(run, name, f"[{number}/{len(steps)}] {name}"):
+                    made_now.append(name)
                 if name == "text":
                     left = {each for each in todo if not run.finished(each)}
                     check_text(recipe, run.path("text"), left)
         except UserError:
-            if not finished:
-                _undo_start(folder, before, made)
+            if all(steps[name].copies for name in made_now):
+                copied = [folder / output for name in made_now for output in steps[name].outputs]
+                _undo_start(folder, before, made, copied)
             raise
 
 
-def branch_run(recipe: Recipe, parent: Path, folder: Path) -> None:
+def branch_run(recipe: AnyRecipe, parent: Path, folder: Path) -> None:
     """Start run folder `folder` with the finished stages of `parent` that `recipe` does not change.
 
     The files are hard links, so a branch costs no disk. `parent.json` says where it comes from.
@@ -150,16 +203,15 @@ def branch_run(recipe: Recipe, parent: Path, folder: Path) -> None:
     it must not exist.
     """
     assert not folder.exists(), folder
-    check_memory(recipe)
-    check_source_names(recipe)
+    check_before(recipe)
     old, new = Run(recipe, parent), Run(recipe, folder)
-    shared = [name for name in STEPS if old.finished(name)]
+    shared = [name for name in old.steps if old.finished(name)]
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         for name in shared:
-            for output in STEPS[name].outputs:
+            for output in old.steps[name].outputs:
                 shutil.copytree(old.path(output), partial / output, copy_function=os.link)
     except shutil.Error as error:
         shutil.rmtree(partial)
@@ -173,29 +225,35 @@ def branch_run(recipe: Recipe, parent: Path, folder: Path) -> None:
     log.info(f"{folder} branches from {parent} with {', '.join(shared) or 'no finished stage'}")
 
 
-def _run_step(run: Run, name: str, label: str) -> bool:
+def _run_step(run: Run[Any], name: str, label: str) -> bool:
     """Whether the stage was made; False where it was finished before."""
     if run.finished(name):
         log.info(f"{label}: finished before")
         return False
-    moved = [pair for output in STEPS[name].outputs if (pair := _set_aside(run, name, output))]
+    step = run.steps[name]
+    moved = [
+        pair
+        for output in (*step.outputs, *step.obsolete)
+        if (pair := _set_aside(run, name, output))
+    ]
     log.info(f"{label} ...")
     started = time.monotonic()
     try:
-        STEPS[name].make(run)
-    finally:
+        step.make(run)
+    except BaseException:
         for folder, kept in moved:
             if not folder.exists():
                 kept.rename(folder)
                 if not any(kept.parent.iterdir()):
                     kept.parent.rmdir()
+        raise
     seconds = time.monotonic() - started
     _record_cost(run.folder / "times.json", name, seconds)
     log.info(f"{label}: done in {clock(seconds)}")
     return True
 
 
-def _set_aside(run: Run, name: str, output: str) -> tuple[Path, Path] | None:
+def _set_aside(run: Run[Any], name: str, output: str) -> tuple[Path, Path] | None:
     """Move what other settings finished out of the way; unfinished folders of ours stay.
 
     Returns where it was and where it is, None where there was nothing to move.
@@ -212,26 +270,30 @@ def _set_aside(run: Run, name: str, output: str) -> tuple[Path, Path] | None:
     return folder, kept
 
 
-def _undo_start(folder: Path, config: dict[str, Any] | None, made: list[Path]) -> None:
+def _undo_start(
+    folder: Path, config: dict[str, Any] | None, made: list[Path], copied: list[Path]
+) -> None:
     """Put the old settings back; in a new folder remove what a start writes, and the folder."""
     if config is not None:
         write_json(folder / CONFIG, config)
         return
-    for name in (CONFIG, "log.txt", ".lock"):
+    for each in copied:
+        shutil.rmtree(each)
+    for name in (CONFIG, "times.json", "log.txt", ".lock"):
         (folder / name).unlink(missing_ok=True)
     for each in made:
         each.rmdir()
 
 
-def _check_forerunners(run: Run, name: str) -> None:
+def _check_forerunners(run: Run[Any], name: str) -> None:
     missing: set[str] = set()
     asked = [name]
     while asked:
-        before = {each for each in STEPS[asked.pop()].after if not run.finished(each)}
+        before = {each for each in run.steps[asked.pop()].after if not run.finished(each)}
         asked += before - missing
         missing |= before
     if missing:
-        needed = ", ".join(each for each in STEPS if each in missing)
+        needed = ", ".join(each for each in run.steps if each in missing)
         raise UserError(
             f"stage {name} needs {needed} first, which {run.folder} does not have under these "
             "settings; make each with `indexlm run ... --only STAGE`, or all without --only"

@@ -17,14 +17,16 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from indexlm.errors import DamagedError, UserError
+from indexlm.errors import DamagedError, UserError, shown
 
 log = logging.getLogger("indexlm")
 
 MANIFEST = "manifest.json"
+LONGEST_MANIFEST = 8 * 2**20
+"""Bytes. A file takes about 150 of them."""
 
 
 @dataclass(frozen=True)
@@ -95,21 +97,30 @@ def write_json(path: Path, content: Any) -> None:
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a finished folder, None for an unfinished one. Reads no other file.
 
-    Raises DamagedError where it is not what was written.
+    Raises DamagedError where it is not what was written; a downloaded folder may hold any.
     """
     path = folder / MANIFEST
     if not path.exists():
         return None
     try:
+        if not path.is_file() or path.stat().st_size > LONGEST_MANIFEST:
+            raise ValueError(f"it is no file of at most {LONGEST_MANIFEST} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it is no JSON object")
         if content.pop("sha256", None) != fingerprint(content):
             raise ValueError("it was changed after it was written (SHA-256)")
+        # A hash says that it is whole, not that it was written here.
+        for name, entry in content["files"].items():
+            if {type(entry["bytes"]), type(entry["sha256"])} != {int, str}:
+                raise ValueError(f"{name} has no size and SHA-256")
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise ValueError(f"{name} is not in the folder")
         return Manifest(**content)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DamagedError(
-            f"{path} cannot be read: {error}; delete {folder} to make it anew"
+            f"{path} cannot be read: {shown(str(error))}; delete {folder} and make or download it "
+            "anew"
         ) from error
 
 
@@ -123,7 +134,7 @@ def verify(folder: Path) -> Manifest:
         raise DamagedError(
             f"{folder} has no {MANIFEST}: it is unfinished or was not made by indexlm"
         )
-    remedy = f"delete {folder} and run the same command to make it anew"
+    remedy = f"delete {folder} and make or download it anew"
     for name, entry in manifest.files.items():
         path = folder / name
         if not path.is_file():

@@ -1,7 +1,9 @@
 """Scores against a plain forward pass over one row, and the mistakes that it would catch."""
 
 import math
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from indexlm.evals.scoring import (
     loglikelihood,
 )
 from indexlm.model.transformer import Transformer
-from indexlm.tokens.tokenizer import EOS, Tokenizer
+from indexlm.tokens.tokenizer import EOS, FILE_NAME, Tokenizer
 
 SHORT = ("春天来了。", "hello", "山高路远，水声清澈。")
 LONG = "学习要有耐心，孩子们在河边看青山。" * 6
@@ -197,6 +199,29 @@ def test_what_cannot_be_scored(model: Transformer, tokenizer: Tokenizer) -> None
     with pytest.raises(UserError, match="no held-out text"):
         bits_per_byte(model, tokenizer, [])
     assert loglikelihood(model, tokenizer, []) == []
+
+
+def test_text_that_the_tokenizer_would_leave_out_is_not_scored(
+    model: Transformer, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """It would be counted in bytes and cost no bits."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    spelling = sentencepiece_model_pb2.ModelProto.FromString(tokenizer.path.read_bytes())
+    spelling.trainer_spec.byte_fallback = False
+    for piece in spelling.pieces:
+        if piece.type == piece.BYTE:
+            piece.type = piece.UNUSED
+    path = tmp_path / FILE_NAME
+    path.write_bytes(spelling.SerializeToString())
+    poorer = Tokenizer(path)
+    known, unknown = "the river", "the river 🙂"
+    assert (
+        bits_per_byte(model, poorer, [known]).bits == bits_per_byte(model, tokenizer, [known]).bits
+    )
+    with pytest.raises(UserError, match=re.escape(f"{path} has no pieces for some characters")):
+        bits_per_byte(model, poorer, [known, unknown])
+    assert bits_per_byte(model, tokenizer, [unknown]).bytes == 14
 
 
 def test_parts_add_up(model: Transformer, tokenizer: Tokenizer) -> None:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexlm.errors import UserError
 from indexlm.feed.packing import ConversationSource, Row, Segment, TextSource, collate
 from indexlm.tokens.chat_format import IGNORED
 from indexlm.tokens.shards import Shard
@@ -132,7 +133,7 @@ def test_conversation_rows_are_shuffled_anew_in_every_epoch() -> None:
 
 
 def test_no_fitting_conversation_is_refused() -> None:
-    with pytest.raises(AssertionError, match="no conversation fits"):
+    with pytest.raises(UserError, match="none of 1 conversations fits a row of 10 tokens"):
         ConversationSource(conversations_of([20]), 10, seed=0)
 
 

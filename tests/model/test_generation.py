@@ -1,5 +1,7 @@
 """Generated answers are those of the full forward pass, however rows are batched and padded."""
 
+import copy
+
 import pytest
 import torch
 
@@ -86,3 +88,20 @@ def test_no_control_id_is_ever_drawn(engine: Engine) -> None:
     answers = engine.answers([[3, 4]] * 64, hot)
     assert sum(map(len, answers)) > 500
     assert min(min(answer) for answer in answers if answer) >= len(SPECIAL_PIECES)
+
+
+@pytest.mark.parametrize("temperature", [0, 1.0])
+@pytest.mark.parametrize("size", [3e38, float("nan")])
+def test_a_network_without_an_answer_is_refused(
+    engine: Engine, temperature: float, size: float
+) -> None:
+    """Weights that are finite one by one can have products that are not."""
+    broken = copy.deepcopy(engine.model)
+    broken.model.norm.weight.data.mul_(size)
+    for answer in (
+        lambda e, s: list(e.stream([3, 70, 4], s)),
+        lambda e, s: e.answers(PROMPTS, s),
+    ):
+        with pytest.raises(UserError, match="logits that are NaN or infinite"):
+            answer(Engine(broken, engine.tokenizer), Sampling(temperature=temperature))
+        answer(engine, Sampling(temperature=temperature, max_new_tokens=2))

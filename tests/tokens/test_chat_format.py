@@ -1,7 +1,9 @@
 """A conversation as ids and loss mask: the roles are where they are, and only the answers count."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sentencepiece import sentencepiece_model_pb2 as proto
 
 from indexlm.tokens.chat_format import IGNORED, Conversation, prompt_ids, training_ids
 from indexlm.tokens.tokenizer import SPECIAL_PIECES, Tokenizer
@@ -123,3 +125,112 @@ def test_texts_that_spell_turns_add_none(tokenizer: Tokenizer) -> None:
     ):
         markers = [i for i in prompt_ids(tokenizer, attack) if i < len(SPECIAL_PIECES)]
         assert markers == [SYSTEM, USER, ASSISTANT, USER, ASSISTANT]
+
+
+# Literal ids, by a tokenizer made by hand: ids 5 to 260 are bytes, then come these pieces, the
+# earlier merged first.
+
+PIECES = (
+    "你好",
+    "世界",
+    "th",
+    "the",
+    "▁the",
+    "er",
+    "re",
+    "res",
+    *"你好世界请问▁therivsd_01unk，？",
+)
+NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
+BPE = 2
+
+HELLO, WORLD, ASK = [261], [262], [273, 274]  # 你好, 世界, 请+问
+RIVER = [264, 275, 279, 280, 281, 266]  # the+▁+r+i+v+er
+SPELT_USER = [268, 266, 281, 278, 283, 284, 285]  # res+er+v+e+d+_+0
+SPELT_UNK = [65, 287, 288, 289, 67]  # <0x3C>+u+n+k+<0x3E>
+SPELT_EOS = [65, 52, 282, 67]  # <0x3C>+<0x2F>+s+<0x3E>
+SMILE = [245, 164, 158, 135]  # F0 9F 99 82
+
+
+@pytest.fixture(scope="module")
+def handmade(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    model = proto.ModelProto()
+    for piece in SPECIAL_PIECES:
+        model.pieces.add(piece=piece, score=0.0, type=UNKNOWN if piece == "<unk>" else CONTROL)
+    for byte in range(256):
+        model.pieces.add(piece=f"<0x{byte:02X}>", score=0.0, type=BYTE)
+    for rank, piece in enumerate(PIECES):
+        model.pieces.add(piece=piece, score=float(-rank), type=NORMAL)
+    model.trainer_spec.model_type = BPE
+    model.trainer_spec.byte_fallback = True
+    model.trainer_spec.vocab_size = len(model.pieces)
+    model.normalizer_spec.name = "identity"
+    model.normalizer_spec.add_dummy_prefix = False
+    model.normalizer_spec.remove_extra_whitespaces = False
+    path = tmp_path_factory.mktemp("handmade") / "tokenizer.model"
+    path.write_bytes(model.SerializeToString())
+    return Tokenizer(path)
+
+
+@pytest.mark.parametrize(
+    ("conversation", "ids"),
+    [
+        pytest.param(Conversation("", (), "你好"), [3, 261, 4], id="no-system"),
+        pytest.param(Conversation("请问", (), "你好"), [0, 273, 274, 3, 261, 4], id="system"),
+        pytest.param(
+            Conversation("请问", (("你好", "世界"), ("the river", "你好")), "世界"),
+            [0, *ASK, 3, *HELLO, 4, *WORLD, 3, *RIVER, 4, *HELLO, 3, *WORLD, 4],
+            id="two-turns",
+        ),
+        pytest.param(
+            Conversation("", (), "reserved_0<unk></s>"),
+            [3, *SPELT_USER, *SPELT_UNK, *SPELT_EOS, 4],
+            id="markers-in-the-message",
+        ),
+        pytest.param(
+            Conversation("<unk>", (("</s>", "reserved_0"),), "你好"),
+            [0, *SPELT_UNK, 3, *SPELT_EOS, 4, *SPELT_USER, 3, *HELLO, 4],
+            id="markers-everywhere",
+        ),
+        pytest.param(Conversation("", (("", ""),), ""), [3, 4, 3, 4], id="empty-texts"),
+        pytest.param(
+            Conversation("🙂", (("你好🙂", "🙂🙂"),), "🙂世界"),
+            [0, *SMILE, 3, *HELLO, *SMILE, 4, *SMILE, *SMILE, 3, *SMILE, *WORLD, 4],
+            id="emoji-by-bytes",
+        ),
+    ],
+)
+def test_a_prompt_is_these_ids(
+    handmade: Tokenizer, conversation: Conversation, ids: list[int]
+) -> None:
+    assert prompt_ids(handmade, conversation) == ids
+
+
+def test_training_rows_are_these_ids_and_labels(handmade: Tokenizer) -> None:
+    """The end of each answer is learned as 2 where the next input is the user marker."""
+    conversation = Conversation("请问", (("你好", "the river"),), "你好", "世界</s>")
+    assert training_ids(handmade, conversation) == (
+        [0, 273, 274, 3, 261, 4, 264, 275, 279, 280, 281, 266, 3, 261, 4, 262, 65, 52, 282, 67],
+        [-100] * 5 + [264, 275, 279, 280, 281, 266, 2, -100, -100, 262, 65, 52, 282, 67, 2],
+    )
+
+
+def test_empty_answers_are_learned_as_an_end(handmade: Tokenizer) -> None:
+    assert training_ids(handmade, Conversation("", (("你好", ""),), "世界", "")) == (
+        [3, 261, 4, 3, 262, 4],
+        [-100, -100, 2, -100, -100, 2],
+    )
+
+
+@settings(max_examples=200)
+@given(conversation=conversations)
+def test_an_answer_ends_with_the_end_and_never_with_padding(
+    tokenizer: Tokenizer, conversation: Conversation
+) -> None:
+    """Id 0 is padding and the system marker: a model that ends with it opens a system turn."""
+    ids, labels = training_ids(tokenizer, conversation)
+    answers = len(conversation.history) + 1
+    assert [label for label in labels if 0 <= label < len(SPECIAL_PIECES)] == [EOS] * answers
+    ends = [place for place, label in enumerate(labels) if label == EOS]
+    assert [ids[place + 1] for place in ends[:-1]] == [USER] * (answers - 1)
+    assert ends[-1] == len(ids) - 1

@@ -1,6 +1,7 @@
 """Text to ids and back: nothing is lost, and no text spells a marker."""
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,20 +144,160 @@ def changed(tokenizer: Tokenizer, path: Path, change: Any) -> Path:
     return path
 
 
-def swap_the_roles(model: proto.ModelProto) -> None:
-    model.pieces[3].piece, model.pieces[4].piece = "reserved_1", "reserved_0"
-
-
-def call_user_im_start(model: proto.ModelProto) -> None:
-    model.pieces[3].piece = "<|im_start|>"
-
-
-@pytest.mark.parametrize("change", [swap_the_roles, call_user_im_start])
-def test_a_model_with_other_special_ids_is_refused(
-    tokenizer: Tokenizer, tmp_path: Path, change: Any
-) -> None:
+def test_a_model_with_other_control_ids_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
     path = changed(tokenizer, tmp_path / FILE_NAME, lambda model: None)
     assert Tokenizer(path).fingerprint == tokenizer.fingerprint
-    changed(tokenizer, path, change)
-    with pytest.raises(UserError, match=rf"{re.escape(str(path))} begins with .*reserved_1"):
+
+    def rename(index: int, text: str, model: proto.ModelProto) -> None:
+        model.pieces[index].piece = text
+
+    for index, text in ((0, "<pad>"), (1, "<bos>"), (2, "<|im_end|>")):
+        changed(tokenizer, path, partial(rename, index, text))
+        with pytest.raises(UserError, match=rf"{re.escape(str(path))} begins with .*{text[1:4]}"):
+            Tokenizer(path)
+
+
+@pytest.mark.parametrize("kept", [0, 3, 5])
+def test_a_model_of_control_pieces_alone_is_refused(
+    tokenizer: Tokenizer, tmp_path: Path, kept: int
+) -> None:
+    def shorten(model: proto.ModelProto) -> None:
+        del model.pieces[kept:]
+
+    path = changed(tokenizer, tmp_path / FILE_NAME, shorten)
+    with pytest.raises(UserError, match=f"is not a SentencePiece model: it has {kept} pieces"):
         Tokenizer(path)
+
+
+def test_a_file_larger_than_any_tokenizer_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    with path.open("wb") as file:
+        file.truncate(2**34)
+    with pytest.raises(UserError, match="is not a SentencePiece model: it has 17179869184 bytes"):
+        Tokenizer(path)
+
+
+# Files of others: ids 3 and 4 under other names and types, no bytes to fall back to
+
+PIECE = proto.ModelProto.SentencePiece
+FOREIGN = ("the", "春")
+"""Texts at ids 3 and 4 that every other text may hold."""
+
+
+def foreign(kind: int, texts: tuple[str, str], spelled: bool, model: proto.ModelProto) -> None:
+    taken = {piece.piece: piece for piece in model.pieces}
+    for index, text in zip((3, 4), texts):
+        if text in taken and taken[text] != model.pieces[index]:
+            taken[text].piece = f"{text}{text}{text}"
+        model.pieces[index].piece, model.pieces[index].type = text, kind
+    if not spelled:
+        model.trainer_spec.byte_fallback = False
+        for piece in model.pieces:
+            if piece.type == PIECE.BYTE:
+                piece.type = PIECE.UNUSED
+
+
+@pytest.fixture(scope="module")
+def others(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> list[Tokenizer]:
+    """One tokenizer for each way of storing ids 3 and 4, with byte fallback and without."""
+    folder = tmp_path_factory.mktemp("foreign")
+    made = []
+    for kind in (PIECE.NORMAL, PIECE.USER_DEFINED, PIECE.UNUSED, PIECE.CONTROL):
+        for texts in (("reserved_0", "reserved_1"), FOREIGN, ("reserved_1", "reserved_0")):
+            for spelled in (True, False):
+                path = folder / f"{len(made)}.model"
+                changed(tokenizer, path, partial(foreign, kind, texts, spelled))
+                made.append(Tokenizer(path))
+    return made
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.one_of(texts_with_markers, st.sampled_from(["the春the", "reserved_0reserved_1"])))
+@example(text="the 春天 reserved_0 <unk>🙂")
+def test_no_text_encodes_to_a_marker_with_any_file(others: list[Tokenizer], text: str) -> None:
+    for tokenizer in others:
+        ids = tokenizer.encode(text)
+        assert all(5 <= index < tokenizer.vocab_size for index in ids)
+        assert tokenizer.encode_all([text, text]) == [ids, ids]
+        assert [tokenizer.piece(index) for index in range(5)] == list(SPECIAL_PIECES)
+
+
+def test_such_files_do_give_markers_where_they_are_taken_as_they_are(
+    others: list[Tokenizer],
+) -> None:
+    """Negative control: SentencePiece alone lets a text open a turn."""
+    import sentencepiece
+
+    found: set[int] = set()
+    for tokenizer in others:
+        stored = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer.path))
+        for text in ("the春", "reserved_0", "reserved_1", "🙂"):
+            found |= {index for index in stored.EncodeAsIds(text) if index < 5}
+    assert found == {0, 3, 4}
+
+
+def test_what_cannot_be_spelled_is_left_out_with_one_warning(
+    tokenizer: Tokenizer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    change = partial(foreign, PIECE.NORMAL, ("reserved_0", "reserved_1"), False)
+    path = changed(tokenizer, tmp_path / FILE_NAME, change)
+    poorer = Tokenizer(path)
+    assert poorer.decode(poorer.encode("the 🙂river")) == "the river"
+    assert poorer.encode_all(["🙂", "the"]) == [[], poorer.encode("the")]
+    assert poorer.encode("🙂🙂") == []
+    [record] = caplog.records
+    assert str(path) in record.message and "left out" in record.message
+    assert tokenizer.encode("🙂") != [] and len(caplog.records) == 1
+
+
+def test_where_nothing_may_be_left_out_it_is_refused_by_name_and_text(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    change = partial(foreign, PIECE.NORMAL, ("reserved_0", "reserved_1"), False)
+    poorer = Tokenizer(changed(tokenizer, tmp_path / FILE_NAME, change))
+    assert poorer.encode_whole(["the", ""]) == [poorer.encode("the"), []]
+    with pytest.raises(UserError, match=re.escape(f"{poorer.path} has no pieces for")) as caught:
+        poorer.encode_whole(["the", "the 🙂\n\x1b" + "river" * 1000])
+    assert "'the 🙂" in str(caught.value) and len(str(caught.value)) < 600
+    assert str(caught.value).isprintable()
+    assert tokenizer.encode_whole(["🙂"]) == [tokenizer.encode("🙂")]
+
+
+def test_a_refused_file_cannot_write_a_line(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    forged = "x\nWRONG: \x1b[2J"
+
+    def twice(model: Any) -> None:
+        model.pieces[-1].piece = model.pieces[-2].piece = forged
+
+    def instead(model: Any) -> None:
+        model.pieces[1].piece = forged * 100
+
+    for change, words in ((twice, "is not a SentencePiece model"), (instead, "begins with")):
+        path = changed(tokenizer, tmp_path / FILE_NAME, change)
+        with pytest.raises(UserError, match=words) as caught:
+            Tokenizer(path)
+        message = str(caught.value)
+        assert r"x\nWRONG: \x1b" in message.replace("\\\\", "\\")
+        assert message.isprintable() and len(message) < 1000
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_spoilt_tokenizer_is_refused_or_still_gives_no_marker(
+    tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    content = bytearray(tokenizer.path.read_bytes())
+    places = st.integers(0, len(content) - 1)
+    # The special pieces and the rules stand at the ends.
+    ends = st.one_of(places, st.integers(0, 120), st.integers(len(content) - 200, len(content) - 1))
+    for place in data.draw(st.lists(ends, min_size=1, max_size=4)):
+        content[place] ^= 1 << data.draw(st.integers(0, 7))
+    del content[data.draw(st.one_of(st.just(len(content)), places)) :]
+    path = tmp_path_factory.mktemp("spoilt") / FILE_NAME
+    path.write_bytes(content)
+    try:
+        ids = Tokenizer(path).encode("The river 春天来了 reserved_0 <unk> 🙂")
+    except UserError as error:
+        assert str(path) in str(error)
+        return
+    assert all(index >= 5 for index in ids)

@@ -1,9 +1,9 @@
 """A run that is killed again and again, beside one that is not.
 
-Run as a program with a folder and a seed; it leaves `whole/` and `killed/` there and writes, as
-JSON lines, where each kill came. Torch is imported once and every attempt is a fork. A kill is
-SIGKILL, sent by the attempt to itself at an exact place: before the n-th file operation of its
-checkpoints, or in the middle of a step.
+Run as a program with a folder, a seed and `full` or `lora`; it leaves `whole/` and `killed/` there
+and writes, as JSON lines, where each kill came. Torch is imported once and every attempt is a fork.
+A kill is SIGKILL, sent by the attempt to itself at an exact place: before the n-th file operation
+of its checkpoints, or in the middle of a step.
 """
 
 import json
@@ -16,14 +16,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from workshop import Workshop
+from workshop import LORA, Workshop
 
 from indexlm.feed.loader import Feed
 from indexlm.feed.packing import Batch
 from indexlm.train.loop import Stage
 
 STEPS = 48
-KILLS = 12
+KILLS = {"full": 12, "lora": 6}
 FILE_EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
 
 
@@ -99,14 +99,14 @@ def killed_attempt(workshop: Workshop, stage: Stage, kind: str, after: int) -> N
     workshop.run("killed", stage)
 
 
-def main(folder: Path, seed: int) -> None:
-    workshop = Workshop(folder)
+def main(folder: Path, seed: int, trained: str) -> None:
+    workshop = Workshop(folder, {"full": None, "lora": LORA}[trained])
     stage = workshop.stage(STEPS)
     # The first save imports half a second of modules, which the forks then share.
     workshop.run("warm", workshop.stage(1))
     assert attempt(lambda: workshop.run("whole", stage))
     generator = random.Random(seed)
-    for number in range(KILLS):
+    for number in range(KILLS[trained]):
         # Two of three inside a save, which is 15 to 20 file operations; a step is two micro-batches
         # and a save is due every four, so that no attempt comes far.
         kind = "step" if number % 3 == 0 else "save"
@@ -119,4 +119,4 @@ def main(folder: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])

@@ -3,11 +3,14 @@
 Shape suffixes: L labelled positions, D width, V vocabulary.
 """
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 from workshop import Workshop
 
 from indexlm.feed.packing import Segment, collate
@@ -33,6 +36,48 @@ def test_value_and_gradients_are_those_of_the_whole_logits(positions: int) -> No
     our_gradients = torch.autograd.grad(0.5 * ours, (hidden_LD, head_VD))
     their_gradients = torch.autograd.grad(0.5 * theirs, (hidden_LD, head_VD))
     torch.testing.assert_close(our_gradients, their_gradients, rtol=1e-5, atol=1e-5)
+
+
+class Made(TorchDispatchMode):
+    """Shapes of all tensors that operations give, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor):
+            self.shapes.add(tuple(out.shape))
+        return out
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_head_gets_no_gradient_and_no_buffer_of_its_size(frozen: bool) -> None:
+    hidden_LD, head_VD, labels_L = tensors(CHUNK + 5)
+    whole = functional.cross_entropy(hidden_LD @ head_VD.T, labels_L, reduction="sum")
+    expected_LD = torch.autograd.grad(whole, hidden_LD)[0]
+    head_VD.requires_grad_(not frozen)
+    with Made() as made:
+        SummedCrossEntropy.apply(hidden_LD, head_VD, labels_L).backward()
+    assert hidden_LD.grad is not None
+    torch.testing.assert_close(hidden_LD.grad, expected_LD, rtol=1e-5, atol=1e-5)
+    assert (CHUNK, 50) in made.shapes
+    assert ((50, 16) in made.shapes) == (not frozen)
+    assert (head_VD.grad is None) == frozen
+
+
+def test_the_loss_of_a_bfloat16_model_is_summed_in_float32() -> None:
+    hidden_LD, head_VD, labels_L = tensors(200)
+    half_LD, half_VD = (t.detach().bfloat16().requires_grad_() for t in (hidden_LD, head_VD))
+    ours = SummedCrossEntropy.apply(half_LD, half_VD, labels_L)
+    logits_LV = half_LD.detach().double() @ half_VD.detach().double().T
+    exact = functional.cross_entropy(logits_LV, labels_L, reduction="sum")
+    assert ours.dtype == torch.float32
+    # Rounding the logits is one part in 256 of each; a sum in bfloat16 would step by 8.
+    assert float(ours.detach()) == pytest.approx(float(exact), rel=5e-4)
+    ours.backward()
+    assert half_LD.grad is not None and half_LD.grad.dtype == torch.bfloat16
 
 
 def test_large_logits_neither_overflow_nor_lose_the_label() -> None:

@@ -26,6 +26,17 @@ def test_every_weight_is_in_one_group(workshop: Workshop) -> None:
     assert sorted(grouped) == sorted(id(p) for p in model.parameters())
 
 
+def test_frozen_weights_are_neither_updated_nor_saved(workshop: Workshop) -> None:
+    model = workshop.model()
+    model.requires_grad_(False)
+    gate = model.model.layers[1].mlp.gate_proj.weight.requires_grad_()
+    optimiser = adamw(model, OptimiserConfig())
+    assert [p for group in optimiser.param_groups for p in group["params"]] == [gate]
+    assert {name.split(".", 1)[1] for name in named_state(model, optimiser)} == {
+        "model.layers.1.mlp.gate_proj.weight"
+    }
+
+
 def test_the_state_names_every_weight_and_moment_and_follows_a_step(workshop: Workshop) -> None:
     model = workshop.model()
     optimiser = adamw(model, OptimiserConfig())

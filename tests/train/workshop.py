@@ -11,7 +11,8 @@ from indexlm.config import OptimiserConfig, ScheduleConfig, TrainConfig
 from indexlm.feed.loader import Feed
 from indexlm.feed.mixture import Mixture, Phase
 from indexlm.feed.packing import TextSource
-from indexlm.model.config import ModelConfig
+from indexlm.model.config import LoraConfig, ModelConfig
+from indexlm.model.lora import wrap
 from indexlm.model.transformer import Transformer
 from indexlm.records import read_metrics
 from indexlm.tokens.shards import Shard
@@ -35,6 +36,7 @@ SHAPE = ModelConfig(
     init_std=0.1,
 )
 SCHEDULE = ScheduleConfig(warmup=3, final=0.1)
+LORA = LoraConfig(rank=4, alpha=8, dropout=0.1)
 
 
 def shard_of(name: str, seed: int) -> Shard:
@@ -53,10 +55,14 @@ class Workshop:
     """Makes models, feeds and stages, and runs them in folders below `folder`."""
 
     folder: Path
+    lora: LoraConfig | None = None
+    """Its models are wrapped: always the same base, another adapter by the seed."""
 
     def model(self, seed: int = 1) -> Transformer:
         model = Transformer(SHAPE)
-        model.initialise(seed)
+        model.initialise(seed if self.lora is None else 1)
+        if self.lora is not None:
+            wrap(model, self.lora, seed)
         return model
 
     def feed(self, batch: int = 8, micro_batch: int = 4) -> Feed:

@@ -83,7 +83,9 @@ def curve_point(
 
     Keys are `bits_per_byte/<language>` and `starter/<kind>/<style>/accuracy` or `.../margin`.
     """
-    subset = {name: _sample(texts, max_bytes, f"{seed}/{name}") for name, texts in held_out.items()}
+    subset = {
+        name: sample_text(texts, max_bytes, f"{seed}/{name}") for name, texts in held_out.items()
+    }
     result = evaluate(model, tokenizer, subset, entries, items, seed)
     point = {
         f"bits_per_byte/{language}": result["bits_per_byte"][language]["value"]
@@ -151,7 +153,7 @@ def _by_language(names: Mapping[str, Any]) -> dict[str, list[str]]:
     return groups
 
 
-def _sample(texts: Sequence[str], max_bytes: int, seed: str) -> list[str]:
+def sample_text(texts: Sequence[str], max_bytes: int, seed: str) -> list[str]:
     """Documents in a drawn order up to `max_bytes`; the last one is cut to fit."""
     chosen: list[str] = []
     left = max_bytes

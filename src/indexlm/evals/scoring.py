@@ -20,7 +20,7 @@ import torch
 from indexlm.errors import UserError
 from indexlm.model.transformer import Transformer
 from indexlm.records import Progress
-from indexlm.tokens.tokenizer import EOS, UNK, Tokenizer
+from indexlm.tokens.tokenizer import EOS, Tokenizer
 
 BATCH_TOKENS = 8192
 """Positions, padding among them, that pass through the model at once."""
@@ -91,8 +91,8 @@ def loglikelihood(
             raise UserError(
                 f"the continuation of {context!r} is empty; a likelihood needs a token to score"
             )
-    contexts = tokenizer.encode_all([context for context, _ in pairs])
-    continuations = tokenizer.encode_all([continuation for _, continuation in pairs])
+    contexts = tokenizer.encode_whole([context for context, _ in pairs])
+    continuations = tokenizer.encode_whole([continuation for _, continuation in pairs])
     rows = [
         Row([EOS, *before, *after], 1 + len(before))
         for before, after in zip(contexts, continuations)
@@ -118,13 +118,14 @@ def bits_per_byte(
 
 
 def encode_documents(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text, end marks not included. Raises UserError where there is no text at all."""
+    """Ids of each text, end marks not included.
+
+    Raises UserError where there is no text at all, or a character that the tokenizer cannot spell:
+    its bytes would be counted and not paid for.
+    """
     if not any(texts):
         raise UserError("there is no held-out text to score; raise text.held_out_share")
-    documents = tokenizer.encode_all(texts)
-    # The tokenizer falls back to bytes; an unknown piece would hide the text's information.
-    assert not any(UNK in ids for ids in documents)
-    return documents
+    return tokenizer.encode_whole(texts)
 
 
 def measured(bits: float, documents: Sequence[list[int]], texts: Sequence[str]) -> BitsPerByte:
@@ -174,7 +175,7 @@ def score_rows(model: Transformer, rows: Sequence[Row], batch_tokens: int) -> li
     ]
     progress = Progress("scoring", len(windows))
     with evaluating(model):
-        for batch in _batches(windows, batch_tokens):
+        for batch in batches(windows, batch_tokens):
             logprob_N, greedy_N = _score_batch(model, rows, batch)
             at = 0
             for window in batch:
@@ -201,7 +202,7 @@ def cut_windows(row: int, inputs: int, first: int, context: int) -> Iterator[Win
         scored = end
 
 
-def _batches(windows: Sequence[Window], batch_tokens: int) -> Iterator[Sequence[Window]]:
+def batches(windows: Sequence[Window], batch_tokens: int) -> Iterator[Sequence[Window]]:
     """Windows, longest first, in groups of at most `batch_tokens` positions, or one window."""
     at = 0
     while at < len(windows):
@@ -211,28 +212,29 @@ def _batches(windows: Sequence[Window], batch_tokens: int) -> Iterator[Sequence[
         at += rows
 
 
+def gather(
+    rows: Sequence[Row], batch: Sequence[Window], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids [B, T] of a batch, which positions are scored [B, T], and their targets [N] in order."""
+    longest = max(window.end - window.start for window in batch)
+    # Padding stands on the right, where causal attention does not see it.
+    ids_BT = torch.zeros(len(batch), longest, dtype=torch.long)
+    scored_BT = torch.zeros(len(batch), longest, dtype=torch.bool)
+    targets: list[int] = []
+    for number, window in enumerate(batch):
+        ids, length = rows[window.row].ids, window.end - window.start
+        ids_BT[number, :length] = torch.tensor(ids[window.start : window.end])
+        scored_BT[number, window.scored - window.start : length] = True
+        targets += ids[window.scored + 1 : window.end + 1]
+    return ids_BT.to(device), scored_BT.to(device), torch.tensor(targets, device=device)
+
+
 def _score_batch(
     model: Transformer, rows: Sequence[Row], batch: Sequence[Window]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log-probability and greediness of the batch's scored positions, window after window."""
-    device = next(model.parameters()).device
-    longest = max(window.end - window.start for window in batch)
-    # Padding stands on the right, where causal attention does not see it.
-    ids_BT = torch.zeros(len(batch), longest, dtype=torch.long)
-    row_N: list[int] = []
-    position_N: list[int] = []
-    target_N: list[int] = []
-    for number, window in enumerate(batch):
-        ids = rows[window.row].ids
-        ids_BT[number, : window.end - window.start] = torch.tensor(ids[window.start : window.end])
-        row_N += [number] * (window.end - window.scored)
-        position_N += range(window.scored - window.start, window.end - window.start)
-        target_N += ids[window.scored + 1 : window.end + 1]
-    hidden_BTD = model(ids_BT.to(device))
-    hidden_ND = hidden_BTD[
-        torch.tensor(row_N, device=device), torch.tensor(position_N, device=device)
-    ]
-    return _score_targets(model, hidden_ND, torch.tensor(target_N, device=device))
+    ids_BT, scored_BT, target_N = gather(rows, batch, next(model.parameters()).device)
+    return _score_targets(model, model(ids_BT)[scored_BT], target_N)
 
 
 def _score_targets(

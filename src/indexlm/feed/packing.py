@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from indexlm.errors import UserError
 from indexlm.tokens.chat_format import IGNORED
 from indexlm.tokens.shards import Shard
 from indexlm.tokens.tokenizer import EOS, PAD
@@ -91,7 +92,7 @@ class ConversationSource:
         self, conversations: Sequence[tuple[list[int], list[int]]], length: int, seed: int
     ) -> None:
         """Each conversation is (ids, labels); those longer than `length` are left out, counted
-        in `too_long`."""
+        in `too_long`. Raises UserError where that leaves none."""
         self.seed = seed
         self.rows: list[Row] = []
         self.too_long = sum(len(ids) > length for ids, _ in conversations)
@@ -105,7 +106,11 @@ class ConversationSource:
                 fill = 0
             self.rows[-1].append(Segment(np.asarray(ids), np.asarray(labels)))
             fill += len(ids)
-        assert self.rows, "no conversation fits a row"
+        if not self.rows:
+            raise UserError(
+                f"none of {len(conversations)} conversations fits a row of {length} tokens; "
+                "make the rows longer"
+            )
         self._epoch = lru_cache(maxsize=2)(
             lambda epoch: np.random.default_rng((seed, 1, epoch)).permutation(len(self.rows))
         )

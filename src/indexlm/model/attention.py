@@ -34,7 +34,7 @@ class Sight:
     cos: Tensor
     sin: Tensor
     mask_BTS: Tensor | None
-    """True where position t may look at position s, [B, 1, T, S]; None is plain causal."""
+    """0 where position t may look at position s, else -inf, [B, 1, T, S]; None: plain causal."""
     start: int = 0
 
 

@@ -1,6 +1,20 @@
-"""The shape of a network, and the counts that follow from it."""
+"""The shape of a network and its number of parameters; `costs` has the arithmetic and memory."""
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+PROJECTIONS: tuple[Projection, ...] = (
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+)
 
 
 class ModelConfig(BaseModel):
@@ -52,8 +66,23 @@ class ModelConfig(BaseModel):
         """2,172,819,456 at the defaults: embedding and head are untied."""
         return self.non_embedding_parameters + 2 * self.vocab_size * self.hidden
 
-    @property
-    def training_flops_per_token(self) -> float:
-        """6 x matrix weights + causal attention (Kaplan et al. 2020, with the mask counted)."""
-        matrices = self.parameters - self.vocab_size * self.hidden
-        return 6.0 * matrices + 6.0 * self.layers * self.context * self.hidden
+
+class LoraConfig(BaseModel):
+    """The defaults are those of the fine-tuning script published with Index-1.9B: 46,301,184
+    trainable parameters at the released shape."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    rank: int = Field(32, ge=1)
+    alpha: int = Field(64, ge=1)
+    """The update is scaled by alpha / rank."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of the inputs of A that is zeroed in training."""
+    targets: tuple[Projection, ...] = Field(PROJECTIONS, min_length=1)
+
+    @field_validator("targets")
+    @classmethod
+    def _each_once(cls, targets: tuple[Projection, ...]) -> tuple[Projection, ...]:
+        if len(set(targets)) < len(targets):
+            raise ValueError(f"{', '.join(targets)} names a projection twice")
+        return targets

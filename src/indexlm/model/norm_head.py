@@ -38,7 +38,10 @@ class NormHead(nn.Module):
         # The counter changes with every in-place update of the rows, the address when they are
         # cast or replaced.
         version = (self.weight._version, self.weight.data_ptr())
-        if self._cached is None or self._cached[0] != version:
+        # A copy made for generation cannot be part of a graph: a frozen head is also trained under.
+        inference = self._cached is not None and self._cached[1].is_inference()
+        stale = inference and not torch.is_inference_mode_enabled()
+        if self._cached is None or self._cached[0] != version or stale:
             self._cached = (version, self._effective())
         return self._cached[1]
 
@@ -47,4 +50,5 @@ class NormHead(nn.Module):
             return self.weight * self.scale if self.scale != 1 else self.weight
         # Normalised in float32 and cast once: in bf16 the norm itself would be off by a step.
         rows_VD = functional.normalize(self.weight.float(), dim=1, eps=SMALLEST_NORM)
-        return (rows_VD * self.scale).to(self.weight.dtype)
+        scaled_VD = rows_VD * self.scale if self.scale != 1 else rows_VD
+        return scaled_VD.to(self.weight.dtype)

@@ -6,6 +6,8 @@ Shape suffixes: B rows, H heads, T positions, N head width.
 import torch
 from torch import Tensor
 
+from indexlm.errors import UserError
+
 
 def rotations(positions_BT: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
     """cos and sin of every angle, each float32 [B, T, N / 2].
@@ -23,3 +25,27 @@ def rotate(x_BHTN: Tensor, cos_BT: Tensor, sin_BT: Tensor) -> Tensor:
     """Turn each pair by its angle. The tables are [B or 1, 1, T, N / 2], in the dtype of x."""
     first, second = x_BHTN.chunk(2, dim=-1)
     return torch.cat((first * cos_BT - second * sin_BT, second * cos_BT + first * sin_BT), dim=-1)
+
+
+def ntk_base(base: float, head_dim: int, trained: int, length: int, factor: float) -> float:
+    """The RoPE base with which a model trained on `trained` tokens reads `length` of them.
+
+    Dynamic NTK scaling, as `rope_type: dynamic` of the transformers library computes it:
+
+        base * (factor * length / trained - (factor - 1)) ** (N / (N - 2))
+
+    It stretches the slowest pair by the bracket and leaves the fastest as it is; up to `trained`
+    nothing changes. That library takes a new base at every generated token while its cache keeps
+    keys turned by the old ones. Here `length` is prompt and answer together, so that one base
+    holds from the first token to the last and a step with a cache equals the full forward pass.
+
+    Raises UserError for a factor that is not above 0 and for heads of one pair.
+    """
+    if factor <= 0:
+        raise UserError(f"an NTK factor of {factor:g} stretches nothing; give one above 0")
+    if length <= trained:
+        return base
+    if head_dim == 2:
+        raise UserError("heads of width 2 turn at one speed, which NTK scaling leaves as it is")
+    stretch = factor * length / trained - (factor - 1)
+    return float(base * stretch ** (head_dim / (head_dim - 2)))

@@ -6,6 +6,7 @@ q_proj.weight`, `lm_head.weight`), so a state dict is a checkpoint's content unc
 Shape suffixes: B rows, T positions, S all positions seen, D width, V vocabulary.
 """
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -122,7 +123,7 @@ class Transformer(nn.Module):
         sight = Sight(
             cos=cos_BTN[:, None].to(x_BTD.dtype),
             sin=sin_BTN[:, None].to(x_BTD.dtype),
-            mask_BTS=_mask(documents_BT, cache, length),
+            mask_BTS=_additive(_mask(documents_BT, cache, length), x_BTD.dtype),
             start=start,
         )
         for index, block in enumerate(self.model.layers):
@@ -147,7 +148,30 @@ class Transformer(nn.Module):
         return Cache(layers, visible_BS)
 
 
+def with_window(model: Transformer, context: int, rope_base: float | None = None) -> Transformer:
+    """The same network with a window of `context` tokens and, where given, another RoPE base.
+
+    It shares every module with `model`, so it costs no memory and follows its training; only the
+    configuration is its own. A longer window with the base unchanged is plain extrapolation, with
+    `rope.ntk_base` NTK scaling.
+    """
+    base = model.config.rope_base if rope_base is None else rope_base
+    seen = copy.copy(model)
+    changes = {"context": context, "rope_base": base}
+    seen.config = ModelConfig(**(model.config.model_dump() | changes))
+    return seen
+
+
+def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """0 where a position may be seen and -inf elsewhere. Given a bool mask, attention makes these
+    numbers in every layer and keeps each for the backward pass: 2.4 GB a row at 36 x 4,096."""
+    if mask is None:
+        return None
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
+
+
 def _mask(documents_BT: Tensor | None, cache: Cache | None, length: int) -> Tensor | None:
+    """True where a position may be seen, [B, 1, T, S]; None is plain causal."""
     if documents_BT is not None:
         assert cache is None, "packed documents are not generated from"
         return mask_within_documents(documents_BT)
@@ -155,6 +179,9 @@ def _mask(documents_BT: Tensor | None, cache: Cache | None, length: int) -> Tens
         return None
     end = cache.seen + length
     visible_BS = cache.visible_BS[:, :end]
+    if cache.seen == 0 and bool(visible_BS.all()):
+        # Plain causal: a mask of 32,768 positions squared would be a gibibyte for each row.
+        return None
     causal_TS = torch.ones(length, end, dtype=torch.bool, device=visible_BS.device)
     causal_TS = causal_TS.tril(diagonal=cache.seen)
     # A padded query sees nothing; letting it see itself keeps its softmax finite.

@@ -1,18 +1,24 @@
 """Recipes: a recipe is a function that returns a complete config."""
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from indexlm.config import Recipe, load_recipe
+from indexlm.config import AnyRecipe, Continuation, Recipe, load_recipe
 from indexlm.errors import UserError
-from indexlm.recipes import tiny
+from indexlm.recipes import long32k, lora, tiny
 
-RECIPES = {"tiny": tiny.recipe}
+RECIPES: dict[str, Callable[[], AnyRecipe]] = {
+    "tiny": tiny.recipe,
+    "lora": lora.recipe,
+    "long32k": long32k.recipe,
+    "long-tiny": long32k.tiny,
+}
 
 
-def find(name: str) -> Recipe:
+def find(name: str) -> AnyRecipe:
     """A recipe by name, from the `recipe()` of a .py file, or from a saved config.json."""
     if name in RECIPES:
         return RECIPES[name]()
@@ -32,9 +38,15 @@ def find(name: str) -> Recipe:
             made = getattr(module, "recipe", None)
             found = made() if callable(made) else None
         except ValidationError as error:
-            raise UserError(f"{path}: {error}") from error
-        if not isinstance(found, Recipe):
-            raise UserError(f"{path} has no function recipe() that returns an indexlm Recipe")
+            wrong = [
+                f"{'.'.join(map(str, each['loc']))}={each['input']!r}: {each['msg']}"
+                for each in error.errors()
+            ]
+            raise UserError(f"{path}, {error.title}: {'; '.join(wrong)}") from error
+        if not isinstance(found, Recipe | Continuation):
+            raise UserError(
+                f"{path} has no function recipe() that returns an indexlm Recipe or Continuation"
+            )
         return found
     raise UserError(
         f"no recipe {name!r}; name one of {', '.join(RECIPES)}, a .py file or a saved config.json"

@@ -56,8 +56,11 @@ class RunFiles:
 def read_run(run: Path) -> RunFiles:
     """Read what is there. Raises UserError for a bad `config.json`, DamagedError for bad JSON."""
     manifests = {stage: read_manifest(run / stage) for stage in STAGES}
+    recipe = load_recipe(run / "config.json")
+    # A continuation has no stage that writes a report.
+    assert isinstance(recipe, Recipe)
     return RunFiles(
-        recipe=load_recipe(run / "config.json"),
+        recipe=recipe,
         costs=_read_json(run / "times.json"),
         funnel=_read_json(run / "text" / "funnel.json"),
         sources=_read_json(run / "tokens" / "sources.json").get("sources", {}),

@@ -24,7 +24,7 @@ class Prompt(Protocol):
     def ids(self) -> list[int]: ...
 
     def notices(self) -> dict[str, str]:
-        """What was cut, by kind: each kind is told once."""
+        """What was cut, by kind: each kind is told once, `message` every time."""
 
     def explain(self) -> str:
         """What the prompt holds, for reading."""
@@ -87,7 +87,8 @@ class ChatSession:
         prompt = self.prompts.prompt(history, text)
         self._last = prompt
         for kind, notice in prompt.notices().items():
-            if kind not in self._told:
+            # What the history lost stays lost; each cut message is news.
+            if kind == "message" or kind not in self._told:
                 log.warning("%s", notice)
                 self._told.add(kind)
         said: list[str] = []
@@ -106,20 +107,31 @@ class PlainPrompt:
     ids: list[int]
     turns: int
     dropped: int
-    cut: bool
+    message: int
+    """Tokens of the message as it was written."""
+    left_out: int
+    """Of them, those in its middle that did not fit."""
+
+    @property
+    def cut(self) -> bool:
+        return self.left_out > 0
 
     def notices(self) -> dict[str, str]:
         told = {}
         if self.dropped:
             told["history"] = f"the oldest {self.dropped} turns no longer fit and are left out"
         if self.cut:
-            told["message"] = "the message is longer than the window; its middle is left out"
+            told["message"] = (
+                f"the message has {self.message} tokens, more than the window has room for: "
+                f"{self.left_out} in its middle are left out, its first and last half are kept"
+            )
         return told
 
     def explain(self) -> str:
+        cut = f" without {self.left_out} of its {self.message} tokens" if self.cut else ""
         return (
             f"{len(self.ids)} tokens: the system text, {self.turns} earlier turns "
-            f"({self.dropped} left out) and the message{', cut' if self.cut else ''}"
+            f"({self.dropped} left out) and the message{cut}"
         )
 
 
@@ -127,30 +139,49 @@ class PlainPrompts:
     """A plain chat: system text, as many of the newest turns as fit, and the message."""
 
     def __init__(self, tokenizer: Tokenizer, context: int, reserve: int, system: str = "") -> None:
-        """`context` is the model's window in tokens, of which `reserve` are for the answer."""
-        self.tokenizer, self.room, self.system = tokenizer, context - reserve, system
+        """`context` is the model's window in tokens, of which `reserve` are for the answer.
+
+        Raises UserError where the system text leaves no room for a message.
+        """
+        self.tokenizer, self.context, self.reserve = tokenizer, context, reserve
+        self.system = ""
+        self.set_system(system)
+
+    @property
+    def room(self) -> int:
+        """Tokens of a prompt."""
+        return self.context - self.reserve
 
     def set_system(self, text: str) -> None:
-        """Raises UserError where the text alone fills the window."""
-        if self._size(text, (), "") >= self.room:
+        """Raises UserError where the text leaves no room for a message."""
+        if text and self._size(text, (), "") >= self.room:
             raise UserError(
-                f"the system text takes {self._size(text, (), '')} tokens, the window has room "
-                f"for {self.room} with a message; shorten it"
+                f"the system text has {len(self.tokenizer.encode(text))} tokens and leaves no room "
+                f"for a message: a prompt may have {self.room} (a window of {self.context}, "
+                f"{self.reserve} of it for the answer); shorten the system text"
             )
         self.system = text
 
     def prompt(self, history: History, query: str) -> PlainPrompt:
-        """Drop the oldest turns; a message longer than the window loses its middle."""
+        """Drop the oldest turns; a message longer than the window loses its middle.
+
+        Raises UserError where the system text leaves room for no part of the message.
+        """
         kept = self._cut_middle(query)
         start = len(history)
         while start and self._size(self.system, history[start - 1 :], kept) <= self.room:
             start -= 1
         conversation = Conversation(self.system, history[start:], kept)
         ids = prompt_ids(self.tokenizer, conversation)
-        return PlainPrompt(ids, len(history) - start, start, kept != query)
+        message = len(self.tokenizer.encode(query))
+        left_out = message - len(self.tokenizer.encode(kept))
+        return PlainPrompt(ids, len(history) - start, start, message, left_out)
 
     def _cut_middle(self, query: str) -> str:
-        """The longest equal halves of the two ends that fit, found by bisection."""
+        """The longest first and last half that fit, found by bisection.
+
+        The halves are equal in characters: a cut between tokens could fall inside a character.
+        """
         if self._size(self.system, (), query) <= self.room:
             return query
         fits, too_long = 0, len(query) // 2
@@ -161,7 +192,12 @@ class PlainPrompts:
             else:
                 too_long = half
         if not fits:
-            raise UserError(f"a window of {self.room} tokens has no room for any message")
+            raise UserError(
+                f"the message has {len(self.tokenizer.encode(query))} tokens; beside the system "
+                f"text of {len(self.tokenizer.encode(self.system))} a prompt may have {self.room} "
+                f"(a window of {self.context}, {self.reserve} of it for the answer) and has no "
+                "room for any part of it; shorten the system text or keep less for the answer"
+            )
         return _ends(query, fits)
 
     def _size(self, system: str, history: History, query: str) -> int:

@@ -73,7 +73,7 @@ def finetune(
     shares = {k: v * (1 - share) for k, v in replay.items() if k != "instruction"}
     rest = sum(shares.values()) or 1.0
     shares = {k: v / rest * (1 - share) for k, v in shares.items()} | {"responses": share}
-    sources = inputs.text_sources(run) | {"responses": source}
+    sources = inputs.text_sources(run, length) | {"responses": source}
     feed = Feed(
         sources,
         Mixture([Phase(0, shares)], seed),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexlm.config import Recipe
+from indexlm.config import AnyRecipe
 from indexlm.errors import UserError
 from indexlm.records import publish, verify
 from indexlm.stages import inputs
@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("indexlm")
 
 
-def input_state(recipe: Recipe) -> list[Any]:
-    """What tells one set of input files from another without reading them."""
+def input_state(recipe: AnyRecipe) -> list[Any]:
+    """What tells the text's input files from others."""
+    assert recipe.text is not None
+    return files_state(recipe.text.inputs)
+
+
+def files_state(names: Iterable[str]) -> list[Any]:
+    """What tells one set of files and folders from another without reading them."""
     state: list[Any] = []
-    for name in recipe.text.inputs:
+    for name in names:
         path = Path(name)
         files = sorted(path.rglob("*")) if path.is_dir() else [path]
         state += [
@@ -31,7 +37,7 @@ def input_state(recipe: Recipe) -> list[Any]:
     return state
 
 
-def text(run: "Run") -> None:
+def text(run: "Run[Any]") -> None:
     from indexlm.text.refine import funnel_table, refine
 
     with publish(run.path("text"), run.made_from("text")) as folder:
@@ -54,7 +60,7 @@ def tokenizer(run: "Run") -> None:
             )
 
 
-def tokens(run: "Run") -> None:
+def tokens(run: "Run[Any]") -> None:
     from indexlm.text.jsonl import read_jsonl
     from indexlm.text.refine import read_documents
     from indexlm.tokens.shards import write_shards

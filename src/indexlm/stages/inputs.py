@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from indexlm.tokens.tokenizer import Tokenizer
 
 
-def documents(run: "Run", part: str) -> Iterator[Any]:
+def documents(run: "Run[Any]", part: str) -> Iterator[Any]:
     from indexlm.text.refine import read_documents
 
     for file in sorted((run.path("text") / part).iterdir()):
@@ -37,21 +37,21 @@ def held_out_entries(text: Path) -> list[Any]:
     return list(read_jsonl(text / "entries.jsonl.zst"))
 
 
-def tokenizer_of(run: "Run") -> "Tokenizer":
+def tokenizer_of(run: "Run[Any]") -> "Tokenizer":
     from indexlm.tokens.tokenizer import Tokenizer
 
     verify(run.path("tokenizer"))
     return Tokenizer.load(run.path("tokenizer"))
 
 
-def text_sources(run: "Run") -> dict[str, "Source"]:
+def text_sources(run: "Run[Any]", length: int) -> dict[str, "Source"]:
+    """Rows of `length` tokens of every source."""
     from indexlm.feed.packing import TextSource
     from indexlm.tokens.shards import read_shards
 
     verify(run.path("tokens"))
     shards = read_shards(run.path("tokens"), tokenizer_of(run))
-    length, seed = run.recipe.model.context, run.recipe.seed
-    return {name: TextSource(shard, length, seed) for name, shard in shards.items()}
+    return {name: TextSource(shard, length, run.recipe.seed) for name, shard in shards.items()}
 
 
 def new_model(run: "Run") -> "Transformer":
@@ -76,18 +76,19 @@ def last_checkpoint(run: "Run", stage: str | None) -> Path | None:
     return checkpoint.last(run.path(stage) / "checkpoints") if stage else None
 
 
-def save_model(run: "Run", stage: str, model: "Transformer", output: str) -> None:
+def save_model(run: "Run[Any]", stage: str, model: "Transformer", output: str) -> None:
     from indexlm import __version__
     from indexlm.export import hf
     from indexlm.tokens.tokenizer import FILE_NAME
 
-    card = {
+    card: dict[str, Any] = {
         "recipe": run.recipe.name,
         "stage": stage,
         "made_from": run.made_from(stage),
-        "text": run.made_from("text"),
         "indexlm": __version__,
     }
+    if "text" in run.steps:
+        card["text"] = run.made_from("text")
     hf.save(
         model,
         run.path("tokenizer") / FILE_NAME,

@@ -70,7 +70,7 @@ def _pretrain(
     from indexlm.train.objectives.language import language_loss
 
     config, length = run.recipe.pretrain, run.recipe.model.context
-    sources = inputs.text_sources(run)
+    sources = inputs.text_sources(run, length)
     feed = Feed(
         sources,
         Mixture(phases, run.recipe.seed),

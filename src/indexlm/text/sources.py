@@ -91,7 +91,7 @@ def _read_file(path: Path, source: str, stem: str, config: TextConfig) -> Iterat
     assert kind is not None
     count = 0
     try:
-        with _open(path) as file:
+        with open_packed(path) as file:
             for count, (place, row) in enumerate(readers[kind](path, file, stem), start=1):
                 yield _document(place, row, source, f"{stem}-{count}", config)
     except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
@@ -102,7 +102,7 @@ def _read_file(path: Path, source: str, stem: str, config: TextConfig) -> Iterat
         raise UserError(f"text.inputs: {path} holds no text; delete it or put text into it")
 
 
-def _open(path: Path) -> IO[bytes]:
+def open_packed(path: Path) -> IO[bytes]:
     suffix = path.suffix.lower()
     if suffix == ".gz":
         return io.BufferedReader(gzip.open(path))
@@ -147,7 +147,7 @@ class _ZstdFrames(io.RawIOBase):
 
 def _read_txt(path: Path, file: IO[bytes], stem: str) -> Iterator[tuple[str, dict[str, Any]]]:
     content = file.read()
-    text = _decode(content, str(path), 0)
+    text = decode(content, str(path), 0)
     pieces = list(_pieces(text.replace("\r\n", "\n")))
     for number, piece in enumerate(pieces, start=1):
         name = stem if len(pieces) == 1 else f"{stem}-{number}"
@@ -178,7 +178,7 @@ def _read_jsonl(path: Path, file: IO[bytes], stem: str) -> Iterator[tuple[str, d
     offset = 0
     for number, line in enumerate(file, start=1):
         place = f"{path}:{number}"
-        text = _decode(line, place, offset).lstrip("\ufeff")
+        text = decode(line, place, offset).lstrip("\ufeff")
         offset += len(line)
         if not text.strip():
             continue
@@ -250,7 +250,7 @@ def _document(
     return Document(document_id, text, source, language, tier, str(row.get("license", "")))
 
 
-def _decode(content: bytes, place: str, offset: int) -> str:
+def decode(content: bytes, place: str, offset: int) -> str:
     """UTF-8 text. Raises UserError with the byte offset and the encoding that would fit."""
     zeros = content.count(0)
     if zeros > ZERO_SHARE * len(content) and content[:2] not in _MARKS_OF_UTF16:

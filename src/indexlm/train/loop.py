@@ -2,7 +2,9 @@
 
 A step's data is a pure function of its number and its numbers depend on nothing else that is
 remembered, so a killed run that starts again from its newest checkpoint ends bit for bit like one
-that was not.
+that was not. Dropout, which only LoRA has, keeps to this: its masks are a function of the seed, the
+step and the micro-batch. With it alone, how a batch is split does change the numbers: one micro-
+batch's masks are drawn together, not row by row.
 """
 
 import logging
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -58,6 +61,8 @@ class Stage:
     keep_optimiser: bool = True
     """Whether a branch goes on with its parent's moments."""
     evaluate: Callable[[Transformer], Mapping[str, float]] | None = None
+    seed: int = 0
+    """Of dropout masks."""
 
 
 def train(model: Transformer, stage: Stage, folder: Path) -> None:
@@ -103,14 +108,18 @@ def _train_step(
     optimiser.zero_grad(set_to_none=True)
     loss_sum, units, tokens = 0.0, 0, 0
     sums: dict[str, float] = {}
-    for batch in stage.feed.micro_batches(step):
+    for number, batch in enumerate(stage.feed.micro_batches(step)):
+        _seed_dropout(stage.seed, step, number)
         loss, count, further = stage.objective(model, batch)
         loss.backward()
         loss_sum, units = loss_sum + float(loss.detach()), units + count
         tokens += _size(batch)
         for name, value in further.items():
             sums[name] = sums.get(name, 0.0) + value
-    for parameter in model.parameters():
+        # Else its small blocks lie between those of the next micro-batch: up to 35% more memory.
+        del loss, batch
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trainable:
         assert parameter.grad is not None
         parameter.grad.div_(units)
     norm, by_layer = gradient_norms(model)
@@ -126,13 +135,19 @@ def _train_step(
         entry["layers"] = {name: float(f"{value:.4g}") for name, value in by_layer.items()}
     if guard.allows(entry["loss"], entry["grad_norm"], step):
         torch.nn.utils.clip_grads_with_norm_(
-            model.parameters(), stage.config.optimiser.clip, norm, foreach=True
+            trainable, stage.config.optimiser.clip, norm, foreach=True
         )
         optimiser.step()
     else:
         entry["skipped"] = True
         log.warning(f"{stage.name}: step {step} skipped, loss {entry['loss']}, gradient {norm}")
     return entry
+
+
+def _seed_dropout(seed: int, step: int, micro_batch: int) -> None:
+    """Set torch's own generator, the only one that dropout can draw from."""
+    state = np.random.SeedSequence((seed, step, micro_batch)).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0]))
 
 
 def _starting_step(stage: Stage, checkpoints: Path, state: dict[str, Tensor]) -> int:

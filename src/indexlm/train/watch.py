@@ -23,7 +23,7 @@ def layer_of(name: str) -> str:
 
 
 def gradient_norms(model: Transformer) -> tuple[Tensor, dict[str, float]]:
-    """(norm of the whole gradient, norm by layer), before clipping.
+    """(norm of the whole gradient, norm by layer), before clipping; frozen parameters have none.
 
     The shares of the squared norm add up to one; the report's claim is that the head's is the
     largest.

@@ -107,7 +107,8 @@ class PairFeed:
 
 @torch.no_grad()
 def reference_logprobs(model: Transformer, pairs: Sequence[Pair], at_once: int) -> Tensor:
-    """[pairs, 2]: summed log-probability of the chosen and the rejected answer."""
+    """[pairs, 2]: summed log-probability of the chosen and the rejected answer, without dropout."""
+    model.eval()
     progress = Progress("reference log-probabilities", len(pairs))
     parts = []
     for start in range(0, len(pairs), at_once):

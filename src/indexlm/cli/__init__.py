@@ -1,0 +1,72 @@
+"""The table of verbs. What each does stands in the file of its kind, in a function of its name.
+
+Each imports what it needs when it runs, so that `--help` answers at once.
+"""
+
+import sys
+
+import typer
+
+from indexlm.cli import models, runs, talk, text
+from indexlm.errors import DamagedError, StoppedError, UserError
+
+app = typer.Typer(
+    help="Make a small bilingual (Chinese/English) language model, from raw text to a character "
+    "you talk to. Start with: indexlm run tiny",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data = typer.Typer(help="Raw text to clean, tiered documents.", no_args_is_help=True)
+tokenizer = typer.Typer(help="Learn and judge a tokenizer.", no_args_is_help=True)
+train = typer.Typer(help="The training stages of a recipe, one by one.", no_args_is_help=True)
+character = typer.Typer(help="Make a character and talk to it.", no_args_is_help=True)
+
+app.command("run")(runs.run)
+app.command("resume")(runs.resume)
+app.command("branch")(runs.branch)
+app.command("plan")(runs.plan)
+app.command("verify")(models.verify)
+app.command("report")(runs.report)
+app.add_typer(data, name="data")
+data.command("fetch")(text.fetch)
+data.command("refine")(text.refine)
+data.command("inspect")(text.inspect)
+data.command("tokens")(text.data_tokens)
+app.add_typer(tokenizer, name="tokenizer")
+tokenizer.command("train")(text.tokenizer_train)
+tokenizer.command("report")(text.tokenizer_report)
+app.add_typer(train, name="train")
+train.command("pretrain")(runs.pretrain)
+train.command("sft")(runs.sft)
+train.command("dpo")(runs.dpo)
+app.command("finetune")(runs.finetune)
+app.command("eval")(models.evaluate)
+app.command("chat")(talk.chat)
+app.add_typer(character, name="character")
+character.command("create")(talk.character_create)
+character.command("list")(talk.character_list)
+character.command("chat")(talk.character_chat)
+app.command("export")(models.export)
+app.command("quantise")(models.quantise)
+
+
+def main() -> None:
+    """Entry of the `indexlm` command; turns the two kinds of bad ends into exit codes."""
+    from indexlm.records import start_logging
+
+    start_logging()
+    try:
+        app()
+    except UserError as error:
+        sys.exit(_complain(str(error), 2))
+    except StoppedError as error:
+        sys.exit(_complain(str(error), 130))
+    except (DamagedError, FloatingPointError, OSError) as error:
+        sys.exit(_complain(str(error), 1))
+
+
+def _complain(message: str, code: int) -> int:
+    typer.echo(f"indexlm: {message}", err=True)
+    return code

@@ -1,0 +1,3 @@
+from indexlm.cli import main
+
+main()

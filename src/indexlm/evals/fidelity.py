@@ -1,0 +1,308 @@
+"""What a changed model loses against the original: quantised, pruned or cast, on the same text.
+
+Both models read each batch side by side, so that every difference is paired: bits per byte of
+both, how often they would choose the same next token, and the Kullback-Leibler divergence of the
+changed prediction from the original one. Documents (for text) and items (for the starter test)
+are the units of the standard errors: a difference inside its error is no loss.
+
+Memory is both models, one batch, and `CHUNK_FLOATS` logits of each in float64 with a few copies
+(200 MB). Two models of the released shape in float32 take 17 GB.
+
+Shapes: B rows, T positions, N scored positions, D width, V vocabulary, U units.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from indexlm.errors import UserError
+from indexlm.evals.scoring import (
+    BATCH_TOKENS,
+    CHUNK_FLOATS,
+    Row,
+    Window,
+    batches,
+    cut_windows,
+    encode_documents,
+    evaluating,
+    gather,
+)
+from indexlm.evals.tasks import KINDS, STYLES, HeldOutEntry, Item, build_items, score_items
+from indexlm.model.transformer import Transformer
+from indexlm.records import Progress
+from indexlm.tokens.tokenizer import EOS, Tokenizer
+
+
+class Positions(NamedTuple):
+    """[N] each: negative log-probability of the target by either model, whether both find the
+    same token likeliest, and KL(original || changed); nats, float64."""
+
+    original: np.ndarray
+    changed: np.ndarray
+    same: np.ndarray
+    divergence: np.ndarray
+
+
+@dataclass
+class Documents:
+    """[U] each: sums over the positions of a document, its size, and its largest divergence."""
+
+    original: np.ndarray
+    changed: np.ndarray
+    same: np.ndarray
+    divergence: np.ndarray
+    furthest: np.ndarray
+    tokens: np.ndarray
+    bytes: np.ndarray
+
+
+def fidelity(
+    model: Transformer,
+    other: Transformer,
+    tokenizer: Tokenizer,
+    held_out: Mapping[str, Sequence[str]],
+    entries: Sequence[HeldOutEntry],
+    items: int,
+    seed: int,
+    batch_tokens: int = BATCH_TOKENS,
+) -> dict[str, Any]:
+    """Compare `other`, a changed `model`, with `model` on held-out text and the starter test.
+
+    `held_out` is `<language>_<tier>` -> documents and `items` is per kind, as in
+    `runner.evaluate`, whose bits per byte and accuracies of the two models stand in the result:
+
+    - "text": by tier and by language "original" and "changed" bits per byte, their "difference"
+      (above 0: a loss) with "standard_error" (None for one document), "same_next" (share of
+      positions), "kl_mean" and "kl_max" of KL(original || changed) in nats per token, and
+      "tokens", "bytes", "documents";
+    - "starter": kind -> "items" and, for each style, "accuracy" and "margin" with "original",
+      "changed", "difference" (below 0: a loss) and "standard_error".
+
+    Raises UserError where the two have different vocabularies.
+    """
+    sizes = (model.config.vocab_size, other.config.vocab_size)
+    if sizes[0] != sizes[1]:
+        raise UserError(
+            f"the models have vocabularies of {sizes[0]} and {sizes[1]} tokens; "
+            "only forms of one model can be compared token by token"
+        )
+    parts = {
+        name: _read_documents(model, other, tokenizer, texts, batch_tokens)
+        for name, texts in held_out.items()
+        if texts
+    }
+    languages: dict[str, list[Documents]] = {}
+    for name, documents in parts.items():
+        languages.setdefault(name.split("_")[0], []).append(documents)
+    totals = {language: _joined(documents) for language, documents in languages.items()}
+    test = build_items(entries, items, seed)
+    return {
+        "text": {name: _text_summary(part) for name, part in {**parts, **totals}.items()},
+        "starter": _starter_summary(model, other, tokenizer, test),
+    }
+
+
+def compare_positions(original_NV: Tensor, changed_NV: Tensor, target_N: Tensor) -> Positions:
+    """Two sets of logits at the same positions.
+
+    In float64: a float32 log-probability is off by 1e-6 and an int8 model's divergence is 1e-4.
+    """
+    original_NV, changed_NV = original_NV.double(), changed_NV.double()
+    same_N = original_NV.argmax(1) == changed_NV.argmax(1)
+    original_NV, changed_NV = original_NV.log_softmax(1), changed_NV.log_softmax(1)
+    divergence_N = (original_NV.exp() * (original_NV - changed_NV)).sum(1)
+    chosen_N1 = target_N[:, None]
+    return Positions(
+        -original_NV.gather(1, chosen_N1)[:, 0].cpu().numpy(),
+        -changed_NV.gather(1, chosen_N1)[:, 0].cpu().numpy(),
+        same_N.cpu().numpy(),
+        divergence_N.cpu().numpy(),
+    )
+
+
+def fidelity_table(result: Mapping[str, Any]) -> str:
+    """A result of `fidelity` as aligned text; `~` marks a difference that noise explains."""
+    rows = [["bits per byte", "original", "changed", "difference", "same next", "KL", "KL max"]]
+    for name, text in sorted(result["text"].items()):
+        rows.append(
+            [
+                f"  {name} ({text['documents']} documents)",
+                f"{text['original']:.4f}",
+                f"{text['changed']:.4f}",
+                _difference_cell(text, 1, 4),
+                f"{text['same_next']:.2%}",
+                f"{text['kl_mean']:.2g}",
+                f"{text['kl_max']:.2g}",
+            ]
+        )
+    if result["starter"]:
+        rows.append(["starter test, %", *[""] * 6])
+    for kind, scores in result["starter"].items():
+        for style in STYLES:
+            score = scores[style]["accuracy"]
+            rows.append(
+                [
+                    f"  {kind} {style} ({scores['items']} items)",
+                    f"{100 * score['original']:.1f}",
+                    f"{100 * score['changed']:.1f}",
+                    _difference_cell(score, 100, 1),
+                    *[""] * 3,
+                ]
+            )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
+        for row in rows
+    ]
+    note = (
+        "difference: changed - original ± standard error over the same documents or items, "
+        "~ is within noise (95%)\n"
+        "KL: of the changed prediction from the original one, nats per token"
+    )
+    return "\n".join([*(line.rstrip() for line in lines), note])
+
+
+def _read_documents(
+    model: Transformer,
+    other: Transformer,
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    batch_tokens: int,
+) -> Documents:
+    """Each document scored as `scoring.bits_per_byte` scores it, by both models at once."""
+    documents = encode_documents(tokenizer, texts)
+    rows = [Row([EOS, *ids, EOS], 1) for ids in documents]
+    context = min(model.config.context, other.config.context)
+    windows = [
+        window
+        for number, row in enumerate(rows)
+        for window in cut_windows(number, len(row.ids) - 1, 0, context)
+    ]
+    windows.sort(key=lambda window: window.end - window.start, reverse=True)
+    tokens_U = np.array([len(row.ids) - 1 for row in rows])
+    bytes_U = np.array([len(text.encode()) for text in texts])
+    original_U, changed_U, same_U, divergence_U, furthest_U = np.zeros((5, len(rows)))
+    progress = Progress("comparing", len(windows))
+    with ExitStack() as modes:
+        for network in (model, other):
+            modes.enter_context(evaluating(network))
+        for batch in batches(windows, batch_tokens):
+            found = _compare_batch(model, other, rows, batch)
+            document_N = np.repeat(
+                [window.row for window in batch], [w.end - w.scored for w in batch]
+            )
+            np.add.at(original_U, document_N, found.original)
+            np.add.at(changed_U, document_N, found.changed)
+            np.add.at(same_U, document_N, found.same)
+            np.add.at(divergence_U, document_N, found.divergence)
+            np.maximum.at(furthest_U, document_N, found.divergence)
+            progress.advance(len(batch))
+    progress.close()
+    return Documents(original_U, changed_U, same_U, divergence_U, furthest_U, tokens_U, bytes_U)
+
+
+def _compare_batch(
+    model: Transformer, other: Transformer, rows: Sequence[Row], batch: Sequence[Window]
+) -> Positions:
+    ids_BT, scored_BT, target_N = gather(rows, batch, next(model.parameters()).device)
+    hidden_ND = model(ids_BT)[scored_BT]
+    changed_ND = other(ids_BT)[scored_BT]
+    chunk = max(1, CHUNK_FLOATS // model.config.vocab_size)
+    found = []
+    for start in range(0, len(target_N), chunk):
+        original_NV = model.logits(hidden_ND[start : start + chunk])
+        changed_NV = other.logits(changed_ND[start : start + chunk])
+        found.append(compare_positions(original_NV, changed_NV, target_N[start : start + chunk]))
+    return Positions(*(np.concatenate(values) for values in zip(*found)))
+
+
+def _joined(parts: Sequence[Documents]) -> Documents:
+    """Several tiers as one set of documents."""
+    fields = [vars(part) for part in parts]
+    return Documents(**{name: np.concatenate([f[name] for f in fields]) for name in fields[0]})
+
+
+def _text_summary(documents: Documents) -> dict[str, Any]:
+    size, tokens = int(documents.bytes.sum()), int(documents.tokens.sum())
+    original = float(documents.original.sum()) / math.log(2) / size
+    changed = float(documents.changed.sum()) / math.log(2) / size
+    loss_U = (documents.changed - documents.original) / math.log(2)
+    return {
+        "original": original,
+        "changed": changed,
+        "difference": float(loss_U.sum()) / size,
+        "standard_error": _ratio_error(loss_U, documents.bytes),
+        "same_next": float(documents.same.sum()) / tokens,
+        # Rounding can leave a sum of nothing at -1e-17.
+        "kl_mean": max(0.0, float(documents.divergence.sum()) / tokens),
+        "kl_max": float(documents.furthest.max()),
+        "tokens": tokens,
+        "bytes": size,
+        "documents": len(documents.bytes),
+    }
+
+
+def _ratio_error(part_U: np.ndarray, whole_U: np.ndarray) -> float | None:
+    """Standard error of sum(part) / sum(whole) where the units are drawn (Cochran 1977, 6.3)."""
+    units = len(part_U)
+    if units < 2:
+        return None
+    residual_U = part_U - part_U.sum() / whole_U.sum() * whole_U
+    variance = float((residual_U**2).sum()) * units / (units - 1)
+    return math.sqrt(variance) / float(whole_U.sum())
+
+
+def _starter_summary(
+    model: Transformer, other: Transformer, tokenizer: Tokenizer, test: Sequence[Item]
+) -> dict[str, Any]:
+    scores = [score_items(network, tokenizer, test) for network in (model, other)]
+    answer_N = np.array([item.answer for item in test], dtype=int)
+    summary: dict[str, Any] = {}
+    for kind in KINDS:
+        chosen = [number for number, item in enumerate(test) if item.kind == kind]
+        if not chosen:
+            continue
+        summary[kind] = {"items": len(chosen)}
+        for style in STYLES:
+            original_N, changed_N = (
+                _margins(score[style][chosen], answer_N[chosen]) for score in scores
+            )
+            summary[kind][style] = {
+                # As in the starter test, a tie is no right answer.
+                "accuracy": _paired(original_N > 0, changed_N > 0),
+                "margin": _paired(original_N, changed_N),
+            }
+    return summary
+
+
+def _margins(score_NO: np.ndarray, answer_N: np.ndarray) -> np.ndarray:
+    """Score of the right option less the best wrong one, [N]; O options."""
+    place_N = np.arange(len(answer_N))
+    wrong_NO = score_NO.copy()
+    wrong_NO[place_N, answer_N] = -np.inf
+    margin_N: np.ndarray = score_NO[place_N, answer_N] - wrong_NO.max(1)
+    return margin_N
+
+
+def _paired(original_N: np.ndarray, changed_N: np.ndarray) -> dict[str, float | None]:
+    difference_N = changed_N.astype(float) - original_N.astype(float)
+    return {
+        "original": float(original_N.mean()),
+        "changed": float(changed_N.mean()),
+        "difference": float(difference_N.mean()),
+        "standard_error": _ratio_error(difference_N, np.ones(len(difference_N))),
+    }
+
+
+def _difference_cell(measure: Mapping[str, Any], factor: int, digits: int) -> str:
+    difference, error = measure["difference"], measure["standard_error"]
+    shown = f"{factor * difference:+.{digits}f}"
+    if error is None:
+        return f"{shown} ±-~"
+    mark = "~" if abs(difference) <= 1.96 * error else " "
+    return f"{shown} ±{factor * error:.{digits}f}{mark}"
