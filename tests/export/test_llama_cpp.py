@@ -43,7 +43,7 @@ def path(
 
 @pytest.fixture(scope="module")
 def llama(path: Path) -> Iterator[LlamaCpp]:
-    with opened(path, 256, exact=True) as llama:
+    with opened(path, 256, fast_attention=False, float32_cache=True) as llama:
         yield llama
 
 

@@ -282,7 +282,7 @@ def check(
     logits_BTV = logits_of(model, ids_BT.to(model.lm_head.weight.device)).cpu()[:, list(places)]
     if not logits_BTV.isfinite().all():
         raise UserError("the logits of the model itself are no numbers; there is nothing to export")
-    with opened(path, 256, exact=True) as llama:
+    with opened(path, 256, fast_attention=False, float32_cache=True) as llama:
         check_ids(path, llama, tokenizer)
         rows = ids_BT.tolist()
         theirs_BTV = torch.stack([llama.log_probabilities(r, places, vocab_size) for r in rows])

@@ -105,11 +105,13 @@ class LlamaCpp:
 
 
 @contextmanager
-def opened(path: Path, positions: int, *, exact: bool = False) -> Iterator[LlamaCpp]:
+def opened(
+    path: Path, positions: int, *, fast_attention: bool = True, float32_cache: bool = False
+) -> Iterator[LlamaCpp]:
     """Load a GGUF file for prompts and answers of up to `positions` ids together.
 
-    llama.cpp keeps keys and values in float16 and takes its fast attention, which sums in float16
-    on a CPU. With `exact` both are float32, so that what is left is the file's own error.
+    By default llama.cpp takes its fast attention, which sums in float16 on a CPU, and keeps keys
+    and values in float16. Without either, what is left is the file's own error.
 
     Raises UserError where the package is missing, DamagedError where llama.cpp cannot load it.
     """
@@ -129,9 +131,10 @@ def opened(path: Path, positions: int, *, exact: bool = False) -> Iterator[Llama
     params.fit_params = False
     params.cache_ram_mib = 0
     params.ui = False
-    if exact:
+    if float32_cache:
         params.cache_type_k = package.ggml_type.GGML_TYPE_F32
         params.cache_type_v = package.ggml_type.GGML_TYPE_F32
+    if not fast_attention:
         params.flash_attn_type = package.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     with tempfile.TemporaryDirectory(prefix="indexlm-") as folder:
         address = str(Path(folder) / "llama.sock")
