@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from indexlm.errors import UserError
 from indexlm.roleplay.card import Card, Dialogue, Line, chat_turns, exchanges
 from indexlm.roleplay.memory import Memory
-from indexlm.roleplay.session import CharacterPrompts, History, build_prompt, conversation_for
+from indexlm.roleplay.session import CharacterPrompts, History, conversation_for
 from indexlm.tokens.chat_format import Conversation, prompt_ids
 from indexlm.tokens.tokenizer import Tokenizer
 
@@ -56,7 +56,8 @@ def test_training_and_use_make_the_same_prompt(tokenizer: Tokenizer) -> None:
     assert turns is not None
     row = conversation(tokenizer, turns[1], history=turns[0], exclude_scene="scene 0")
     assert "当以十万之众" not in row.system and "待秋后粮足" in row.system
-    live = build_prompt(of, Memory(of), tokenizer, turns[0], turns[1], 464, 64, 4, "scene 0")
+    unseen = card(script=SCRIPT[1:])
+    live = CharacterPrompts(unseen, tokenizer, 464, 64, 4).prompt(turns[0], turns[1])
     assert live.ids == prompt_ids(tokenizer, row)
 
 
@@ -87,6 +88,30 @@ def test_a_long_description_is_cut_at_a_sentence(tokenizer: Tokenizer) -> None:
     assert first.endswith("足智多谋。") and len(first) < 200
     prompt = CharacterPrompts(of, tokenizer, 164, 64, 0).prompt((), "北伐？")
     assert "description" in prompt.notices()
+
+
+def test_a_message_longer_than_the_window_loses_its_middle_and_it_is_told(
+    tokenizer: Tokenizer,
+) -> None:
+    text = "".join(f"第{number}日，亮出祁山。" for number in range(40))
+    prompt = CharacterPrompts(card(), tokenizer, 128, 64, 4).prompt((), text)
+    assert len(prompt.ids) <= 64
+    said = tokenizer.decode(prompt.ids[prompt.ids.index(3) : prompt.ids.index(4)])
+    first, last = said.split("…")
+    assert len(first) == len(last) > 3
+    assert text.startswith(first) and text.endswith(last)
+    kept = len(tokenizer.encode(said))
+    notice = prompt.notices()["message"]
+    assert f"has {len(tokenizer.encode(text))} tokens" in notice
+    assert f"{len(tokenizer.encode(text)) - kept} in its middle" in notice
+    assert (
+        "message" not in CharacterPrompts(card(), tokenizer, 600, 64, 4).prompt((), "好").notices()
+    )
+
+
+def test_no_room_for_any_part_of_a_message_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(UserError, match="the window has room for 4"):
+        CharacterPrompts(card(), tokenizer, 68, 64, 4).prompt((), "北伐中原可有胜算？")
 
 
 def test_the_message_is_whole_or_refused(tokenizer: Tokenizer) -> None:
@@ -120,7 +145,7 @@ def test_no_text_forges_a_turn(tokenizer: Tokenizer, parts: list[str]) -> None:
     text = "北" + "".join(parts)
     lines = (Line(text, text), Line(f"亮{text}", text))
     of = Card(f"亮{text}", (), text, (Dialogue("1", "s", lines),))
-    prompt = build_prompt(of, Memory(of), tokenizer, ((text, text),), text, 2000, 64, 4)
+    prompt = CharacterPrompts(of, tokenizer, 2000, 64, 4).prompt(((text, text),), text)
     assert [part.kind for part in prompt.parts] == ["description", "past lines", "history"]
     assert [token for token in prompt.ids if token < 5] == [0, 3, 4, 3, 4]
 

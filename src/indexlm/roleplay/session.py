@@ -1,6 +1,7 @@
 """The prompt of a character within a token budget, the same for training and for use.
 
-What may not be missing goes in first: who is played, and the newest message, which is never cut.
+What may not be missing goes in first: who is played, and the newest message, which loses its middle
+only where it does not fit beside that alone.
 The description, then the past lines each take up to half of the room that is left, the history
 all of the rest. The best past line stands last, nearest to the dialogue. Everything is counted
 in tokens of the finished prompt. Text that is put in is never read again for placeholders, and
@@ -17,6 +18,7 @@ from indexlm.roleplay.card import Card
 from indexlm.roleplay.memory import Hit, Memory
 from indexlm.tokens.chat_format import Conversation, prompt_ids
 from indexlm.tokens.tokenizer import Tokenizer
+from indexlm.tokens.window import cut_middle, cut_notice
 
 History = tuple[tuple[str, str], ...]
 """(user, character) turns, oldest first."""
@@ -42,10 +44,16 @@ class RolePrompt:
 
     ids: list[int]
     parts: tuple[Part, ...]
+    message: int = 0
+    """Tokens of the message as it was written."""
+    left_out: int = 0
+    """Of them, those in its middle that did not fit."""
 
     def notices(self) -> dict[str, str]:
         """What was cut that a user should know of, by kind. Past lines are always a choice."""
         told = {}
+        if self.left_out:
+            told["message"] = cut_notice(self.message, self.left_out)
         turns = sum(part.kind == "history" and not part.used for part in self.parts)
         if turns:
             told["history"] = f"the oldest {turns} turns no longer fit the window and are left out"
@@ -80,29 +88,24 @@ class CharacterPrompts:
         return _order(self.card) + self.card.description
 
     def prompt(self, history: History, query: str) -> RolePrompt:
-        room = (self.context, self.reserve, self.retrieve)
-        return build_prompt(self.card, self.memory, self.tokenizer, history, query, *room)
+        room = self.context - self.reserve
+
+        def fits(text: str) -> bool:
+            alone = Conversation(_order(self.card), (), text)
+            return len(prompt_ids(self.tokenizer, alone)) <= room
+
+        # Where no part of it fits, the prompt says so.
+        kept = cut_middle(query, fits) or query
+        conversation, parts = conversation_for(
+            self.card, self.memory, self.tokenizer, history, kept, room, self.retrieve
+        )
+        ids = prompt_ids(self.tokenizer, conversation)
+        message = len(self.tokenizer.encode(query))
+        left_out = message - len(self.tokenizer.encode(kept))
+        return RolePrompt(ids, parts, message, left_out)
 
     def set_system(self, text: str) -> None:
         raise UserError(f"{self.card.name} has its card for a system text; change the card instead")
-
-
-def build_prompt(
-    card: Card,
-    memory: Memory,
-    tokenizer: Tokenizer,
-    history: History,
-    query: str,
-    context: int,
-    reserve: int,
-    retrieve: int,
-    exclude_scene: str | None = None,
-) -> RolePrompt:
-    """The ids of one turn. Raises UserError where the message alone leaves no room to answer."""
-    conversation, parts = conversation_for(
-        card, memory, tokenizer, history, query, context - reserve, retrieve, exclude_scene
-    )
-    return RolePrompt(prompt_ids(tokenizer, conversation), parts)
 
 
 def conversation_for(

@@ -12,6 +12,7 @@ from indexlm.errors import UserError
 from indexlm.records import log
 from indexlm.tokens.chat_format import Conversation, prompt_ids
 from indexlm.tokens.tokenizer import Tokenizer
+from indexlm.tokens.window import cut_middle, cut_notice
 
 History = tuple[tuple[str, str], ...]
 """(user, assistant) turns, oldest first."""
@@ -121,10 +122,7 @@ class PlainPrompt:
         if self.dropped:
             told["history"] = f"the oldest {self.dropped} turns no longer fit and are left out"
         if self.cut:
-            told["message"] = (
-                f"the message has {self.message} tokens, more than the window has room for: "
-                f"{self.left_out} in its middle are left out, its first and last half are kept"
-            )
+            told["message"] = cut_notice(self.message, self.left_out)
         return told
 
     def explain(self) -> str:
@@ -178,31 +176,15 @@ class PlainPrompts:
         return PlainPrompt(ids, len(history) - start, start, message, left_out)
 
     def _cut_middle(self, query: str) -> str:
-        """The longest first and last half that fit, found by bisection.
-
-        The halves are equal in characters: a cut between tokens could fall inside a character.
-        """
-        if self._size(self.system, (), query) <= self.room:
-            return query
-        fits, too_long = 0, len(query) // 2
-        while too_long - fits > 1:
-            half = (fits + too_long) // 2
-            if self._size(self.system, (), _ends(query, half)) <= self.room:
-                fits = half
-            else:
-                too_long = half
-        if not fits:
+        kept = cut_middle(query, lambda text: self._size(self.system, (), text) <= self.room)
+        if kept is None:
             raise UserError(
                 f"the message has {len(self.tokenizer.encode(query))} tokens; beside the system "
                 f"text of {len(self.tokenizer.encode(self.system))} a prompt may have {self.room} "
                 f"(a window of {self.context}, {self.reserve} of it for the answer) and has no "
                 "room for any part of it; shorten the system text or keep less for the answer"
             )
-        return _ends(query, fits)
+        return kept
 
     def _size(self, system: str, history: History, query: str) -> int:
         return len(prompt_ids(self.tokenizer, Conversation(system, history, query)))
-
-
-def _ends(text: str, half: int) -> str:
-    return f"{text[:half]}…{text[-half:]}"
