@@ -6,16 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from indexlm import plan
 from indexlm.config import with_overrides
 from indexlm.errors import UserError
-from indexlm.export import hf
+from indexlm.export import gguf, hf, quantise
 from indexlm.model import costs
 from indexlm.model.config import LoraConfig, ModelConfig
 from indexlm.model.sizes import SIZES
+from indexlm.model.transformer import Transformer
 from indexlm.recipes import long32k, lora, tiny
 from indexlm.records import write_json
+from indexlm.tokens.tokenizer import Tokenizer
 
 GIB = 2**30
 ACTIVATIONS = {
@@ -176,3 +179,23 @@ def test_the_columns_of_a_table_end_in_line() -> None:
     assert title.startswith("parameters: 36 layers x 2048, 16 heads of 128")
     assert len({len(line) for line in lines}) == 1
     assert lines[-2].split() == ["all", "2,172,819,456"]
+
+
+def test_the_bytes_of_the_weights_are_those_that_are_written(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    """The files hold them, and a header or the vocabulary."""
+    shape = {"hidden": 128, "layers": 2, "heads": 2, "kv_heads": 1, "ffn": 384, "context": 32}
+    model = Transformer(ModelConfig(vocab_size=tokenizer.vocab_size, **shape))
+    model.initialise(1)
+    stated = costs.weight_bytes(model.config)
+    written = {"q8_0": gguf.export(model, tokenizer, tmp_path / "m.gguf", "q8_0", "m").bytes}
+    for kind in ("int8", "int4"):
+        quantise.export(model, tokenizer, tmp_path / kind, kind, "test", {})
+        written[kind] = (tmp_path / kind / "model.safetensors").stat().st_size
+    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        hf.save(model, tokenizer.path, tmp_path / name, "test", {}, dtype)
+        written[name] = (tmp_path / name / "model.safetensors").stat().st_size
+    assert written.keys() == stated.keys()
+    for name, size in written.items():
+        assert 0 < size - stated[name] < 24_000, (name, size, stated[name])

@@ -124,6 +124,20 @@ def test_the_conversations_are_learned(place: Path) -> None:
     assert answers["tuned/models/tuned"].strip().endswith("。") and len(set(answers.values())) == 2
 
 
+def test_a_handful_of_conversations_is_one_step_and_that_one_trains(
+    place: Path, tmp_path: Path
+) -> None:
+    """A cosine that had come to zero in its last step would leave the parent."""
+    (tmp_path / "few.jsonl").write_bytes(lines(SUMS[:2]))
+    few = ["finetune", str(place / "model"), "--data", "few.jsonl", "--full", "threads=1"]
+    succeeded(tmp_path, *few, "--out", "out", "sft.epochs=1", how=run_here)
+    steps = read_metrics(tmp_path / "out" / "sft" / "metrics.jsonl")
+    assert len(steps) == 1 and steps[0]["lr"] > 0
+    before = hf.load(place / "model").state_dict()
+    after = hf.load(tmp_path / "out" / "models" / "tuned").state_dict()
+    assert not any(torch.equal(before[name], after[name]) for name in before)
+
+
 def test_the_answers_and_their_ends_alone_carry_loss(
     place: Path, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
