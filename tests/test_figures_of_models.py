@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 
+from indexlm.model.config import LoraConfig, ModelConfig
+from indexlm.plan import lora_memory
+from indexlm.recipes import lora
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -51,3 +55,15 @@ def test_the_needle_is_not_found_better_than_by_guessing() -> None:
     found = results("windows")
     for name in ("needle: base, plain", "needle: base, NTK", "needle: trained"):
         assert all(cell["recall"] == 0 for cell in found[name]["cells"])
+
+
+def test_the_memory_of_tuning_the_released_size_is_what_the_plan_says() -> None:
+    needed = {
+        rows: sum(lora_memory(ModelConfig(), rows, lora.ROW, LoraConfig()).values()) / 2**30
+        for rows in (4, 2, 1)
+    }
+    english, chinese = ((DOCS / f"models{end}.md").read_text("utf-8") for end in ("", "_zh"))
+    four, two, one = (f"{gib:.0f}" for gib in needed.values())
+    told = f"take {four} GiB; `sft.micro_batch=2` takes {two}, 1 takes {one},"
+    assert told in " ".join(english.split())
+    assert f"需要 {four} GiB；\n`sft.micro_batch=2` 需要 {two}，1 需要 {one}；" in chinese

@@ -40,7 +40,7 @@ def check_parent(recipe: Continuation) -> None:
     config = hf.read_config(Path(recipe.parent))
     window = recipe.window.context or config.context
     for name, stage in (("pretrain", recipe.pretrain), ("sft", recipe.sft)):
-        if stage is not None and (stage.length or window) > window:
+        if stage is not None and stage.length is not None and stage.length > window:
             raise UserError(
                 f"{name}.length={stage.length} is longer than the window of {window}; lower it or "
                 f"set window.context={stage.length}"

@@ -152,16 +152,10 @@ def checkpoint(
     return write_checkpoint(folder, stored, fields, form, tokenizer_file)
 
 
-@torch.no_grad()
-def llama_logits(
-    tensors: Mapping[str, Tensor],
-    config: ModelConfig,
-    ids_BT: Tensor,
-    *,
-    base: float = 10000.0,
-    fold: bool = True,
-) -> Tensor:
-    """What transformers' Llama computes, given the folded head and the effective RoPE base."""
+def llama(
+    tensors: Mapping[str, Tensor], config: ModelConfig, *, base: float = 10000.0, fold: bool = True
+) -> Any:
+    """transformers' Llama with these tensors, its head folded, at the effective RoPE base."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     model = LlamaForCausalLM(
@@ -182,4 +176,17 @@ def llama_logits(
     if fold:
         weights["lm_head.weight"] = folded_rows(weights["lm_head.weight"])
     model.load_state_dict(weights)
-    return model.eval()(ids_BT).logits
+    return model.eval()
+
+
+@torch.no_grad()
+def llama_logits(
+    tensors: Mapping[str, Tensor],
+    config: ModelConfig,
+    ids_BT: Tensor,
+    *,
+    base: float = 10000.0,
+    fold: bool = True,
+) -> Tensor:
+    """What it computes."""
+    return llama(tensors, config, base=base, fold=fold)(ids_BT).logits

@@ -14,10 +14,11 @@ import numpy as np
 import peft
 import pytest
 import torch
+from published import llama
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from indexlm.config import OptimiserConfig, TrainConfig
 from indexlm.errors import DamagedError, UserError, shown
@@ -61,22 +62,9 @@ def make_tuned(config: LoraConfig = CONFIG) -> Transformer:
 
 def llama_of(model: Transformer) -> LlamaForCausalLM:
     """The plain `model` in transformers, its head folded."""
-    config = model.config
-    llama = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=config.vocab_size,
-            hidden_size=config.hidden,
-            intermediate_size=config.ffn,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            num_key_value_heads=config.kv_heads,
-            max_position_embeddings=config.context,
-            rms_norm_eps=config.norm_eps,
-        )
-    )
     folded = {"lm_head.weight": model.lm_head.matrix().detach()}
-    llama.load_state_dict(dict(model.state_dict()) | folded)
-    return llama.eval()
+    made: LlamaForCausalLM = llama(model.state_dict() | folded, model.config, fold=False)
+    return made
 
 
 def theirs_of(model: Transformer, config: LoraConfig = CONFIG) -> peft.PeftModel:

@@ -6,6 +6,7 @@ import math
 import os
 import pickle
 import re
+import stat
 import struct
 import subprocess
 import sys
@@ -409,3 +410,13 @@ def test_other_weights_in_the_place_of_the_right_ones_would_be_noticed(tmp_path:
     other = expected | {"model.norm.weight": expected["model.norm.weight"] + 1}
     write_checkpoint(folder, other, json.loads((folder / "config.json").read_text()))
     assert outcome(folder, expected) == "loaded other weights"
+
+
+def test_what_is_written_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    """The library makes its files private; a model folder is passed around."""
+    before = os.umask(0o027)
+    try:
+        weights.save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == 0o640

@@ -156,3 +156,13 @@ def test_a_matrix_cached_for_generation_does_not_stop_training(weight_VD: Tensor
         head.matrix()
     loss_of(head.matrix()).backward()
     assert head.weight.grad is not None and float(head.weight.grad.norm()) > 0
+
+
+def test_a_frozen_head_that_has_generated_can_be_trained_under(weight_VD: Tensor) -> None:
+    """A copy made under inference mode cannot be part of a graph; LoRA trains under such a head."""
+    head = head_of(weight_VD).requires_grad_(False)
+    with torch.inference_mode():
+        head.matrix()
+    hidden_1D = torch.ones(1, weight_VD.shape[1], requires_grad=True)
+    (hidden_1D @ head.matrix().T).sum().backward()
+    assert hidden_1D.grad is not None and bool((hidden_1D.grad != 0).any())

@@ -124,6 +124,14 @@ def test_the_conversations_are_learned(place: Path) -> None:
     assert answers["tuned/models/tuned"].strip().endswith("。") and len(set(answers.values())) == 2
 
 
+def test_an_adapter_names_the_model_that_it_was_trained_beside(place: Path) -> None:
+    """After further pre-training that is not the parent, whose weights and angles differ."""
+    for run, base in (("tuned", "model"), ("long", "long/models/pretrained")):
+        path = place / run / "models" / "adapter" / "adapter_config.json"
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        assert fields["base_model_name_or_path"] == base
+
+
 def test_a_handful_of_conversations_is_one_step_and_that_one_trains(
     place: Path, tmp_path: Path
 ) -> None:

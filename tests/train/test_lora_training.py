@@ -180,6 +180,16 @@ def test_preferences_are_learned_by_an_adapter_alone(workshop: Workshop) -> None
     assert model.lm_head.weight.grad is None
 
 
+def test_the_reference_of_a_preference_is_drawn_without_dropout(workshop: Workshop) -> None:
+    model = workshop.model()
+    for name, value in adapter_state(model).items():
+        if name.endswith("lora_B"):
+            value.normal_(std=0.1, generator=torch.Generator().manual_seed(2))
+    pairs = [Pair(([5, 6, 7], [-100, 7, 2]), ([5, 6, 8], [-100, 8, 2]))]
+    still = reference_logprobs(model.eval(), pairs, 1)
+    assert torch.equal(reference_logprobs(model.train(), pairs, 1), still)
+
+
 def test_a_bfloat16_base_is_tuned_by_a_float32_adapter(workshop: Workshop) -> None:
     model = replace(workshop, lora=None).model().bfloat16()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -65,7 +65,9 @@ def evaluate(
     beyond: Annotated[
         Beyond, typer.Option(help="needle: how lengths past the trained window are run")
     ] = Beyond.REFUSE,
-    factor: Annotated[float, typer.Option(min=1, help="needle: of NTK scaling")] = 8.0,
+    factor: Annotated[
+        float | None, typer.Option(min=1, help="needle: of NTK scaling, 8 by default as reported")
+    ] = None,
     chat: Annotated[bool, typer.Option("--chat", help="needle: ask in the chat format")] = False,
     seed: Annotated[int, typer.Option(help="draws the items")] = 1234,
     out: Annotated[Path | None, typer.Option("--out", help="folder for results.json")] = None,
@@ -88,29 +90,31 @@ def evaluate(
     if unknown := sorted(set(wanted) - {"bits_per_byte", "starter", "needle"}):
         raise UserError(f"no task {unknown[0]!r}; the tasks are bits_per_byte, starter, needle")
     sizes, places = _whole_numbers("--lengths", lengths), _whole_numbers("--depths", depths)
-    for option, given in (("--lengths", bool(lengths)), ("--chat", chat)):
+    stretched = beyond is not Beyond.REFUSE
+    for option, given in (("--lengths", lengths), ("--chat", chat), ("--beyond", stretched)):
         if given and "needle" not in wanted:
             raise UserError(f"{option} is for the needle test; add it: --tasks {tasks},needle")
+    if factor is not None and beyond is not Beyond.NTK:
+        raise UserError(f"--factor {factor:g} is of NTK scaling; add --beyond ntk")
     if "needle" in wanted:
         Grid(sizes or [1], places, items, seed=seed)  # refuses what is no grid
     if out is not None:
         check_new(out)
     manifest = verify_refined(text)
     engine = Engine.load(model)
-    texts = held_out_texts(text)
-    results = {}
+    name, texts, results = model.resolve().name, held_out_texts(text), {}
     if set(wanted) != {"needle"}:
         held_out = texts if "bits_per_byte" in wanted else {}
         entries = held_out_entries(text) if "starter" in wanted else []
         results = score(engine.model, engine.tokenizer, held_out, entries, limit, seed)
-        typer.echo(results_table({model.name: results}))
+        typer.echo(results_table({name: results}))
     if "needle" in wanted:
-        from indexlm.evals.longcontext import needle_table, needle_test
+        from indexlm.evals.longcontext import REPORT_FACTOR, needle_table, needle_test
 
         grid = Grid(sizes or [engine.context], places, items, seed=seed)
         languages: dict[str, list[str]] = {}
-        for name, documents in texts.items():
-            languages.setdefault(name.split("_")[0], []).extend(documents)
+        for tier, documents in texts.items():
+            languages.setdefault(tier.split("_")[0], []).extend(documents)
         results["needle"] = needle_test(
             engine.model,
             engine.tokenizer,
@@ -118,14 +122,14 @@ def evaluate(
             grid,
             chat=chat,
             beyond=beyond.value,
-            factor=factor,
+            factor=factor or REPORT_FACTOR,
         )
         typer.echo(needle_table(results["needle"]))
     if out is not None:
         asked = [wanted, limit, seed, sizes, places, items, beyond.value, factor, chat]
         made_from = fingerprint(manifest.fingerprint, forms.identity(model), asked)
         with publish(out, made_from) as folder:
-            write_json(folder / "results.json", {model.name: results})
+            write_json(folder / "results.json", {name: results})
 
 
 def _whole_numbers(option: str, listed: str) -> list[int]:
