@@ -180,9 +180,13 @@ def test_lengths_past_the_window_are_run_where_that_is_asked(place: Path) -> Non
     ask = [*command, "--items", "1", "--depths", "50"]
     message = refused(place, *ask, how=run_here)
     assert "96 tokens are beyond the model's window of 64" in message
-    for beyond, words in {"plain": "extrapolated", "ntk": "NTK x 4"}.items():
-        told = succeeded(place, *ask, "--beyond", beyond, "--factor", "4", how=run_here)
+    plain, ntk = ["--beyond", "plain"], ["--beyond", "ntk", "--factor", "4"]
+    for beyond, words in ((plain, "extrapolated"), (ntk, "NTK x 4")):
+        told = succeeded(place, *ask, *beyond, how=run_here)
         assert f"trained window 64, beyond it {words}" in told
+    assert "--factor 4 is of NTK" in refused(place, *ask, *plain, "--factor", "4", how=run_here)
+    bits = ["eval", "model", "--data", "clean", "--tasks", "bits_per_byte"]
+    assert "--beyond is for the needle" in refused(place, *bits, *plain, how=run_here)
 
 
 def test_a_damaged_model_is_told_by_verify_and_used_by_nothing(
