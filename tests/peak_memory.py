@@ -26,8 +26,12 @@ class Noise:
 
     def __init__(self, shape: ModelConfig, rows: int) -> None:
         self.shape, self.rows = shape, rows
+        self.names: list[str] = []
 
-    def micro_batches(self, step: int) -> Iterator[Batch]:
+    def documents(self, step: int) -> list[str]:
+        return []
+
+    def micro_batches(self, step: int, rank: int, ranks: int) -> Iterator[Batch]:
         for _ in range(2):
             ids = torch.randint(0, self.shape.vocab_size, (self.rows, self.shape.context + 1))
             positions = torch.arange(self.shape.context).repeat(self.rows, 1)

@@ -40,7 +40,7 @@ SHARED_USES: dict[str, set[str]] = {
     "config": {"errors", "model"},
     "errors": set(),
     "records": {"errors"},
-    "runtime": {"records"},
+    "runtime": {"errors", "records"},
 }
 
 OPTIONAL = {"gguf", "torchao", "xllamacpp"}

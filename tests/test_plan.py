@@ -1,23 +1,30 @@
-"""The plan: its memory is what training takes, and what does not fit is named."""
+"""The plan: its memory is what training takes, its charts are the schedules, its epochs the rows
+that are dealt, and what does not fit is named."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from indexlm import plan
-from indexlm.config import with_overrides
+from indexlm.config import Recipe, ScheduleConfig, with_overrides
 from indexlm.errors import UserError
 from indexlm.export import gguf, hf, quantise
 from indexlm.model import costs
 from indexlm.model.config import LoraConfig, ModelConfig
 from indexlm.model.sizes import SIZES
 from indexlm.model.transformer import Transformer
+from indexlm.plan import learning_rates, memory
+from indexlm.plan.learning_rates import Curve
 from indexlm.recipes import long32k, lora, tiny
 from indexlm.records import write_json
+from indexlm.tokens.shards import write_shards
 from indexlm.tokens.tokenizer import Tokenizer
 
 GIB = 2**30
@@ -125,7 +132,7 @@ def test_a_recipe_larger_than_the_machine_is_refused_with_what_to_lower() -> Non
 def test_a_continuation_is_judged_in_its_own_window_and_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(plan, "machine_memory", lambda: 24 * GIB)
+    monkeypatch.setattr(memory, "machine_memory", lambda: 24 * GIB)
     fine_tuning = lora.recipe()
     with pytest.raises(UserError, match=r"lora: sft needs about .* lower sft.micro_batch=4 or"):
         plan.check_continuation_memory(fine_tuning, ModelConfig())
@@ -199,3 +206,191 @@ def test_the_bytes_of_the_weights_are_those_that_are_written(
     assert written.keys() == stated.keys()
     for name, size in written.items():
         assert 0 < size - stated[name] < 24_000, (name, size, stated[name])
+
+
+def changed(*overrides: str) -> Recipe:
+    recipe = with_overrides(tiny.recipe(), overrides)
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def dots(lines: list[str]) -> set[tuple[int, int]]:
+    """(column from the left, height from the bottom) of the dots of a chart's braille."""
+    rows = [line.split("┤")[1] for line in lines if "┤" in line]
+    assert len(rows) == 8 and all(len(row) <= 60 for row in rows)
+    bits = [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1), (3, 0), (3, 1)]
+    return {
+        (2 * at + across, 4 * (8 - number) - 1 - down)
+        for number, row in enumerate(rows)
+        for at, cell in enumerate(row)
+        for bit, (down, across) in enumerate(bits)
+        if (ord(cell) - 0x2800) >> bit & 1
+    }
+
+
+curves = st.builds(
+    Curve,
+    name=st.just("x"),
+    schedule=st.builds(
+        ScheduleConfig,
+        shape=st.sampled_from(["wsd", "cosine", "linear"]),
+        warmup=st.integers(0, 90),
+        decay_shape=st.sampled_from(["linear", "exponential", "sqrt"]),
+        final=st.floats(0, 1),
+    ),
+    peak=st.sampled_from([5e-4, 3e-3, 1.0]),
+    first=st.just(0),
+    last=st.integers(91, 1500),
+    decay=st.integers(0, 80),
+)
+
+
+@given(curves)
+@settings(max_examples=100, deadline=None, database=None)
+def test_a_chart_has_the_extremes_of_its_schedule_in_every_column(curve: Curve) -> None:
+    rates = [curve.rate(step) for step in range(curve.last)]
+    lines = learning_rates.chart([curve])
+    assert lines[0].split()[0] == f"{max(rates):.3g}" and lines[7].split()[0] == "0"
+    assert lines[-1].split() == ["1", f"{curve.last:,}"]
+    drawn = dots(lines)
+    heights = [round(rate / max(rates) * 31) for rate in rates]
+    assert max(height for _, height in drawn) == 31
+    assert min(height for _, height in drawn) == min(heights)
+    for across in range(120):
+        begin = across * curve.last // 120
+        end = max((across + 1) * curve.last // 120, begin + 1)
+        here = heights[begin:end]
+        column = {height for at, height in drawn if at == across}
+        # All that is between, and a joint to the column before it.
+        assert set(range(min(here), max(here) + 1)) <= column
+        near = heights[max(begin - 1 - curve.last // 120, 0) : end]
+        assert min(near) <= min(column) and max(column) <= max(near)
+
+
+def test_a_trunk_and_its_branches_share_a_chart() -> None:
+    recipe = changed("base.from_step=500", "pretrain.schedule.decay_shape=sqrt", "pure.steps=1000")
+    text = plan.learning_rate_charts(recipe)[0]
+    assert text.startswith("learning rate of pretrain over steps\n     0.003 ┤")
+    assert "trunk: steps 1 to 1,000, warm-up 30, peak 0.003, last 0.003" in text
+    branch = "1 - sqrt decay of 330 steps to 0.01 of the peak, last 3e-05"
+    assert f"base: steps 501 to 830, {branch}" in text
+    assert "pure: steps 1,001 to 2,000, 1 - sqrt decay of 1,000 steps" in text
+    lines = text.splitlines()[1:-3]
+    assert lines[-1].split() == ["1", "1,000", "2,000"]
+    assert lines[-1].index("1,000") == 12 + 30 - 5
+    drawn = dots(lines)
+    # Column 49 is step 817 to 833, where base has all but ended and the trunk is at its peak.
+    assert {height for at, height in drawn if at == 49} >= {0, 31}
+    assert min(height for at, height in drawn if at == 119) == 0
+
+
+def test_every_training_stage_is_charted_and_the_chart_is_part_of_the_plan() -> None:
+    text = plan.describe(tiny.recipe(), 80e9)
+    for name in ("pretrain", "sft", "dpo", "character.sft", "character.dpo"):
+        assert f"learning rate of {name} over steps" in text
+    assert (
+        "sft: steps 1 to 60, warm-up 5, peak 0.0015, cosine to 0.1 of the peak, last 0.00015"
+        in text
+    )
+    charts = plan.learning_rate_charts(long32k.recipe())
+    assert "pretrain: steps 1 to 2,384, warm-up 100, peak 1e-05, cosine to 0.1" in charts[0]
+    assert "warm-up in 2% of the steps to 5e-06, then a cosine to 0.1 of it" in charts[1]
+    assert plan.learning_rate_charts(lora.recipe())[0].startswith("learning rate of sft: warm-up")
+
+
+def test_an_exponential_decay_to_nothing_is_said_to_end_above_it() -> None:
+    recipe = changed(
+        "pretrain.schedule.decay_shape=exponential", "pretrain.schedule.final=0", "base.steps=10"
+    )
+    text = plan.learning_rate_charts(recipe)[0]
+    assert "exponential decay of 10 steps to 1e-08 of the peak" in text
+    assert "(an exponential never comes to 0 and is ended at 1e-08), last 3e-11" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["pretrain.schedule.shape=cosine"], "base and pure start at the peak, which only wsd"),
+        (["pure.from_step=29"], "pure.from_step=29 lies in the warm-up"),
+    ],
+)
+def test_a_schedule_that_cannot_be_run_is_refused(settings: list[str], message: str) -> None:
+    plan.check_schedules(tiny.recipe())
+    with pytest.raises(UserError, match=message):
+        plan.check_schedules(changed(*settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["pretrain.steps=29"], "pretrain.schedule.warmup=30: in 29 steps"),
+        (["dpo.steps=5"], "dpo.schedule.warmup=5: of 5 steps none is left for the cosine"),
+        (["character.sft.schedule.warmup=99"], "character.sft.schedule.warmup=99: of 50 steps"),
+    ],
+)
+def test_a_run_cut_short_in_its_warm_up_is_warned_of(
+    settings: list[str], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan.check_schedules(tiny.recipe())
+    assert not caplog.records
+    plan.check_schedules(changed(*settings))
+    assert message in caplog.text
+
+
+TOKENS = dict.fromkeys(tiny.STABLE, 100_000) | {"instruction": 2_560}
+
+
+def test_epochs_are_the_rows_that_the_feed_deals() -> None:
+    """A trunk of 96 steps and a branch of 32, 8 rows a step: blocks of 256 rows are whole."""
+    phases = [(96, {"a": 3.0, "b": 1.0}), (32, {"a": 1.0, "b": 0.5, "c": 0.5})]
+    tokens = {"a": 64 * 50 + 63, "b": 10, "c": 64 * 400}
+    found = plan.data_epochs(phases, tokens, batch=8, length=64, seed=7)
+    # 50 whole rows of a; b is shorter than a row and is one.
+    assert found == {"a": (576 + 128) / 50, "b": 192 + 64, "c": 64 / 400}
+    lacking = plan.data_epochs(phases, tokens | {"c": 0}, batch=8, length=64, seed=7)
+    assert lacking == found | {"c": math.inf}
+
+
+def test_both_branches_go_on_from_what_the_trunk_has_read() -> None:
+    recipe = changed("pure.from_step=500")
+    found = plan.recipe_epochs(recipe, TOKENS, recipe.model.context)
+    assert list(found) == ["trunk and base", "trunk and pure"]
+    rows = 8 * (1000 * tiny.STABLE["zh_ordinary"] + 330 * tiny.DECAY["zh_ordinary"] * 0.93)
+    assert found["trunk and base"]["zh_ordinary"] == pytest.approx(rows / 390, rel=0.02)
+    rows = 8 * (500 * tiny.STABLE["zh_ordinary"] + 330 * tiny.DECAY["zh_ordinary"])
+    assert found["trunk and pure"]["zh_ordinary"] == pytest.approx(rows / 390, rel=0.02)
+    assert found["trunk and base"]["instruction"] == pytest.approx(8 * 330 * 0.07 / 10, rel=0.02)
+    assert "instruction" not in found["trunk and pure"]
+    text = plan.describe(recipe, 80e9, tokens=TOKENS)
+    table = text[text.index("times that pre-training reads each source") :].splitlines()
+    times = found["trunk and base"]["instruction"]
+    assert table[2].split() == [
+        "en_curated",
+        "100,000",
+        *(f"{sources['en_curated']:.2f}" for sources in found.values()),
+    ]
+    assert table[-4].split() == ["instruction", "2,560", f"{times:.2f}", "0.00"]
+    continued = plan.recipe_epochs(long32k.tiny(), TOKENS, 1024)["pretrain"]
+    assert all(0 < times < 10 for times in continued.values())
+
+
+def test_a_source_that_is_read_too_often_is_named_with_the_path_that_reads_it() -> None:
+    plan.check_epochs(tiny.recipe(), TOKENS)
+    plan.check_epochs(changed("pretrain.max_epochs=20"), TOKENS)
+    with pytest.raises(UserError) as caught:
+        plan.check_epochs(changed("pretrain.max_epochs=15"), TOKENS)
+    message = str(caught.value)
+    assert message.startswith("pretrain.max_epochs=15: trunk and base would read instruction 18.")
+    assert "(2,560 tokens); lower the steps or the shares" in message
+    assert "trunk and pure" not in message and "zh_" not in message
+
+
+def test_the_tokens_of_a_run_are_known_when_they_are_encoded(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    assert plan.tokens_of_run(tmp_path) is None
+    folder = tmp_path / "tokens"
+    folder.mkdir()
+    write_shards({"en_curated": ["Hello there!"]}, tokenizer, folder, 12)
+    expected = len(tokenizer.encode("Hello there!")) + 1
+    assert plan.tokens_of_run(tmp_path) == {"en_curated": expected}

@@ -94,6 +94,24 @@ class ScheduleConfig(Section):
     final: float = Field(0.01, ge=0, le=1)
 
 
+class HardwareConfig(Section):
+    """Where and how a run computes. It may differ from one start of a run to the next."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` is a GPU where there is one."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the arithmetic; weights and moments of the optimiser stay float32."""
+    compile: bool = False
+    """Compile each block with torch.compile; it takes seconds at the start and a C++ compiler."""
+    recompute: bool = False
+    """Keep only the input of each block and compute it again in the backward pass (activation
+    checkpointing): less memory, a third more arithmetic."""
+    head_parallel: int = Field(1, ge=1)
+    """Processes that share the rows of the LM head; it divides their number."""
+    async_save: bool = False
+    """Write checkpoints from a copy in memory while training goes on."""
+
+
 class TrainConfig(Section):
     """One stage of the one loop."""
 
@@ -104,9 +122,14 @@ class TrainConfig(Section):
     """Rows that pass through the model at once; `batch` is a multiple of it."""
     optimiser: OptimiserConfig = OptimiserConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    skip_above: float = Field(20.0, ge=0)
+    """A step whose loss or gradient norm is more than so many times the median of the 64 before is
+    skipped; 0 skips only what is not finite."""
     save_every: int = Field(200, ge=1)
-    evaluate_every: int = Field(0, ge=0)
-    """Steps between capability evaluations inside the run; 0 is never."""
+    keep_every: int = Field(0, ge=0)
+    """Checkpoints at multiples of it are kept to branch from; 0 keeps the newest two only."""
+    evaluate_every_tokens: int = Field(0, ge=0)
+    """Tokens between capability evaluations inside the run; 0 is never."""
 
     @model_validator(mode="after")
     def _micro_batches_fill_the_batch(self) -> "TrainConfig":
@@ -121,13 +144,19 @@ class PretrainConfig(TrainConfig):
     """The stable trunk."""
 
     mixture: Shares
+    max_epochs: float | None = Field(None, gt=0)
+    """Times that a source may be read by the trunk and a decay; None is any number."""
 
 
 class DecayConfig(Section):
-    """A decay branch of the trunk: same loop, same optimiser state, other mixture."""
+    """A decay branch of the trunk: same loop, other mixture."""
 
     steps: int = Field(..., ge=1)
     mixture: Shares
+    from_step: int | None = Field(None, ge=1)
+    """Step of the trunk to branch from, one that `pretrain.keep_every` keeps; None is its end."""
+    keep_optimiser: bool = True
+    """Start from the moments of the trunk."""
 
 
 class SftConfig(TrainConfig):
@@ -141,6 +170,8 @@ class SftConfig(TrainConfig):
 class DpoConfig(TrainConfig):
     """Direct preference optimisation (Rafailov et al. 2023)."""
 
+    skip_above: float = Field(0.0, ge=0)
+    """Its losses and gradients come close to zero, where a multiple of the median says little."""
     beta: float = Field(0.1, gt=0)
     prompts: int = Field(..., ge=1)
     """Prompts that the SFT model answers to find rejected answers."""
@@ -179,7 +210,11 @@ class Recipe(Section):
     name: str = Field(min_length=1)
     seed: int = Field(1234, ge=0, lt=2**63)
     threads: int = Field(0, ge=0, le=1024)
-    """Processor threads; 0 is all. Sums depend on it in the last bit, so a resumed run keeps it."""
+    """Processor threads of a process; 0 shares all among those of the machine. Sums depend on it in
+    the last bit, so a resumed run keeps it."""
+    hardware: HardwareConfig = HardwareConfig()
+    tensorboard: bool = False
+    """Also write the metrics for TensorBoard, to `tensorboard/` in the run folder."""
     text: TextConfig = TextConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     model: ModelConfig
@@ -190,6 +225,16 @@ class Recipe(Section):
     dpo: DpoConfig
     character: CharacterConfig
     evals: EvalConfig = EvalConfig()
+
+    @model_validator(mode="after")
+    def _branches_leave_the_trunk(self) -> "Recipe":
+        for name, decay in (("base", self.base), ("pure", self.pure)):
+            if decay.from_step is not None and decay.from_step > self.pretrain.steps:
+                raise ValueError(
+                    f"{name}.from_step={decay.from_step} is after the trunk's end, "
+                    f"pretrain.steps={self.pretrain.steps}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _one_vocabulary(self) -> "Recipe":
@@ -261,6 +306,8 @@ class Continuation(Section):
     name: str = Field(min_length=1)
     seed: int = Field(1234, ge=0, lt=2**63)
     threads: int = Field(0, ge=0, le=1024)
+    hardware: HardwareConfig = HardwareConfig()
+    tensorboard: bool = False
     parent: str = Field(min_length=1)
     """Folder of the model to start from, in the published layout."""
     window: WindowConfig = WindowConfig()
@@ -282,6 +329,18 @@ class Continuation(Section):
 
 
 AnyRecipe = Recipe | Continuation
+
+
+INDECISIVE = {"micro_batch", "save_every", "keep_every"}
+"""Settings of a stage that do not change what it computes beyond the last bits of its sums. A run
+that is gone on with may change them, and another number of processes needs another micro_batch."""
+
+
+def decisive(tree: Any) -> Any:
+    """Settings, as plain values, without those that decide nothing."""
+    if not isinstance(tree, dict):
+        return tree
+    return {key: decisive(value) for key, value in tree.items() if key not in INDECISIVE}
 
 
 def with_overrides(recipe: AnyRecipe, overrides: Sequence[str]) -> AnyRecipe:

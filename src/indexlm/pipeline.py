@@ -13,6 +13,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +21,9 @@ from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
-from indexlm.config import AnyRecipe, Recipe
+from indexlm.config import AnyRecipe, Recipe, decisive
 from indexlm.errors import UserError
+from indexlm.plan import check_epochs, tokens_of_run
 from indexlm.preflight import CONFIG, check_before, check_owner, check_text
 from indexlm.records import (
     clock,
@@ -31,7 +33,7 @@ from indexlm.records import (
     start_logging,
     write_json,
 )
-from indexlm.runtime import start_threads
+from indexlm.runtime import from_first, rank, ranks, start_threads
 from indexlm.stages import alignment, character, continuation, data, evaluation, pretraining
 
 log = logging.getLogger("indexlm")
@@ -51,21 +53,29 @@ class Step:
     """Folders that it makes under other settings; they do not stay beside its own."""
     copies: bool = False
     """Whether it only copies what is elsewhere: a run with nothing else can be undone."""
+    together: bool = False
+    """Whether all processes work on it; else the first one does and the others wait."""
 
 
 STEPS: dict[str, Step] = {
     "text": Step(data.text, ("text",), (), ("text",), data.input_state),
     "tokenizer": Step(data.tokenizer, ("tokenizer",), ("text",), ("tokenizer",)),
     "tokens": Step(data.tokens, (), ("tokenizer",), ("tokens",)),
-    "trunk": Step(pretraining.trunk, ("model", "pretrain", "evals"), ("tokens",), ("trunk",)),
-    "base": Step(pretraining.base, ("base",), ("trunk",), ("base", "models/base")),
-    "pure": Step(pretraining.pure, ("pure",), ("trunk",), ("pure", "models/pure")),
-    "sft": Step(alignment.sft, ("sft",), ("base",), ("sft",)),
+    "trunk": Step(
+        pretraining.trunk, ("model", "pretrain", "evals"), ("tokens",), ("trunk",), together=True
+    ),
+    "base": Step(pretraining.base, ("base",), ("trunk",), ("base", "models/base"), together=True),
+    "pure": Step(pretraining.pure, ("pure",), ("trunk",), ("pure", "models/pure"), together=True),
+    "sft": Step(alignment.sft, ("sft",), ("base",), ("sft",), together=True),
     "pairs": Step(alignment.pairs, ("dpo",), ("sft",), ("pairs",)),
-    "chat": Step(alignment.chat, ("dpo",), ("pairs",), ("chat", "models/chat")),
+    "chat": Step(alignment.chat, ("dpo",), ("pairs",), ("chat", "models/chat"), together=True),
     "script": Step(character.script, ("character",), ("tokenizer",), ("script",)),
     "character-sft": Step(
-        character.character_sft, ("character",), ("sft", "script"), ("character-sft",)
+        character.character_sft,
+        ("character",),
+        ("sft", "script"),
+        ("character-sft",),
+        together=True,
     ),
     "character-pairs": Step(
         character.character_pairs, ("character",), ("character-sft",), ("character-pairs",)
@@ -75,6 +85,7 @@ STEPS: dict[str, Step] = {
         ("character",),
         ("character-pairs",),
         ("character", "models/character"),
+        together=True,
     ),
     "evals": Step(evaluation.evals, ("evals",), ("base", "pure", "chat", "character"), ("evals",)),
     "report": Step(evaluation.report, (), ("evals",), ("report",)),
@@ -94,6 +105,7 @@ CONTINUATION: dict[str, Step] = {
         ("window", "pretrain"),
         ("tokens",),
         ("pretrain", "models/pretrained"),
+        together=True,
     ),
     "sft": Step(
         continuation.sft,
@@ -101,6 +113,7 @@ CONTINUATION: dict[str, Step] = {
         ("tokenizer", "pretrain"),
         ("sft", "models/tuned", ADAPTER),
         continuation.conversation_state,
+        together=True,
     ),
 }
 
@@ -133,19 +146,25 @@ class Run(Generic[R]):
         self.steps = steps_of(recipe)
 
     @cached_property
-    def _fingerprints(self) -> dict[str, str]:
-        settings = self.recipe.model_dump(mode="json")
-        found: dict[str, str] = {}
+    def _parts(self) -> dict[str, dict[str, str]]:
+        settings = decisive(self.recipe.model_dump(mode="json"))
+        found: dict[str, dict[str, str]] = {}
         for name, step in self.steps.items():
-            read = {section: settings[section] for section in step.sections}
-            before = [found[each] for each in step.after]
-            outside = step.reads(self.recipe) if step.reads is not None else None
-            found[name] = fingerprint(name, self.recipe.seed, read, before, outside)
+            parts = {"seed": fingerprint(self.recipe.seed)}
+            parts |= {f"settings {each}": fingerprint(settings[each]) for each in step.sections}
+            parts |= {f"stage {each}": fingerprint(each, found[each]) for each in step.after}
+            if step.reads is not None:
+                parts["files read"] = fingerprint(step.reads(self.recipe))
+            found[name] = parts
         return found
+
+    def parts(self, name: str) -> dict[str, str]:
+        """What stage `name` depends on, each part by its name and fingerprint."""
+        return self._parts[name]
 
     def made_from(self, name: str) -> str:
         """Fingerprint of all that stage `name` depends on."""
-        return self._fingerprints[name]
+        return fingerprint(name, self._parts[name])
 
     def path(self, name: str) -> Path:
         """A folder of the run, e.g. `trunk` or `models/base`."""
@@ -172,13 +191,12 @@ def run_recipe(recipe: AnyRecipe, folder: Path, only: str | None = None) -> None
     if only is not None:
         _check_forerunners(run, only)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
-    with only_writer(folder):
-        saved = folder / CONFIG
-        before = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else None
-        write_json(saved, recipe.model_dump(mode="json"))
-        start_logging(folder / "log.txt")
+    with ExitStack() as held:
+        from_first(lambda: held.enter_context(only_writer(folder)))
+        before = from_first(lambda: _save_settings(recipe, folder))
+        start_logging(folder / "log.txt" if rank() == 0 else None, quiet=rank() > 0)
         threads = start_threads(recipe.threads)
-        log.info(f"{recipe.name} in {folder}, {threads} threads")
+        log.info(f"{recipe.name} in {folder}, {ranks()} x {threads} threads")
         todo = steps.keys() if only is None else {only}
         made_now: list[str] = []
         try:
@@ -188,11 +206,21 @@ def run_recipe(recipe: AnyRecipe, folder: Path, only: str | None = None) -> None
                 if name == "text":
                     left = {each for each in todo if not run.finished(each)}
                     check_text(recipe, run.path("text"), left)
+                if name == "tokens" and isinstance(recipe, Recipe):
+                    check_epochs(recipe, tokens_of_run(folder) or {})
         except UserError:
-            if all(steps[name].copies for name in made_now):
+            if rank() == 0 and all(steps[name].copies for name in made_now):
                 copied = [folder / output for name in made_now for output in steps[name].outputs]
                 _undo_start(folder, before, made, copied)
             raise
+
+
+def _save_settings(recipe: AnyRecipe, folder: Path) -> dict[str, Any] | None:
+    """Write the settings; returns those that were there."""
+    saved = folder / CONFIG
+    before = json.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else None
+    write_json(saved, recipe.model_dump(mode="json"))
+    return before
 
 
 def branch_run(recipe: AnyRecipe, parent: Path, folder: Path) -> None:
@@ -227,30 +255,38 @@ def branch_run(recipe: AnyRecipe, parent: Path, folder: Path) -> None:
 
 def _run_step(run: Run[Any], name: str, label: str) -> bool:
     """Whether the stage was made; False where it was finished before."""
-    if run.finished(name):
+    if from_first(lambda: run.finished(name)):
         log.info(f"{label}: finished before")
         return False
     step = run.steps[name]
-    moved = [
-        pair
-        for output in (*step.outputs, *step.obsolete)
-        if (pair := _set_aside(run, name, output))
-    ]
+    moved = from_first(lambda: _set_all_aside(run, name))
     log.info(f"{label} ...")
     started = time.monotonic()
     try:
-        step.make(run)
+        if step.together:
+            step.make(run)
+        else:
+            from_first(lambda: step.make(run))
     except BaseException:
-        for folder, kept in moved:
+        for folder, kept in moved if rank() == 0 else ():
             if not folder.exists():
                 kept.rename(folder)
                 if not any(kept.parent.iterdir()):
                     kept.parent.rmdir()
         raise
     seconds = time.monotonic() - started
-    _record_cost(run.folder / "times.json", name, seconds)
+    from_first(lambda: _record_cost(run.folder / "times.json", name, seconds))
     log.info(f"{label}: done in {clock(seconds)}")
     return True
+
+
+def _set_all_aside(run: Run[Any], name: str) -> list[tuple[Path, Path]]:
+    step = run.steps[name]
+    return [
+        pair
+        for output in (*step.outputs, *step.obsolete)
+        if (pair := _set_aside(run, name, output))
+    ]
 
 
 def _set_aside(run: Run[Any], name: str, output: str) -> tuple[Path, Path] | None:

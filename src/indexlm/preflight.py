@@ -6,9 +6,16 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
-from indexlm.config import AnyRecipe, Continuation, Recipe, load_recipe
+from indexlm.config import (
+    AnyRecipe,
+    Continuation,
+    ConversationConfig,
+    Recipe,
+    TrainConfig,
+    load_recipe,
+)
 from indexlm.errors import UserError
-from indexlm.plan import check_continuation_memory, check_memory
+from indexlm.plan import check_continuation_memory, check_memory, check_schedules
 from indexlm.records import verify
 from indexlm.text.conversations import read_conversations
 from indexlm.text.document import LANGUAGES, TIERS
@@ -26,10 +33,28 @@ SHOWN = 8
 def check_before(recipe: AnyRecipe) -> None:
     """Raises UserError for what cannot work whatever is in the run folder."""
     check_source_names(recipe)
+    check_schedules(recipe)
+    check_processes(recipe)
     if isinstance(recipe, Recipe):
         check_memory(recipe)
     else:
         check_parent(recipe)
+
+
+def check_processes(recipe: AnyRecipe) -> None:
+    """Raises UserError where the processes cannot share a step of some stage or the head."""
+    from indexlm.train.loop import check_split
+
+    stages: dict[str, TrainConfig | ConversationConfig | None] = {
+        "pretrain": recipe.pretrain,
+        "sft": recipe.sft,
+    }
+    if isinstance(recipe, Recipe):
+        stages |= {"dpo": recipe.dpo, "character.sft": recipe.character.sft}
+        stages |= {"character.dpo": recipe.character.dpo}
+    for name, stage in stages.items():
+        if stage is not None:
+            check_split(name, stage.batch, stage.micro_batch, recipe.hardware.head_parallel)
 
 
 def check_parent(recipe: Continuation) -> None:

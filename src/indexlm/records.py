@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from indexlm.errors import DamagedError, UserError, shown
 
@@ -56,19 +56,32 @@ def publish(final: Path, made_from: str, notes: Mapping[str, Any] | None = None)
     `made_from` is the fingerprint of everything the content depends on. Where the body raises,
     the folder is removed and `final` is untouched. `notes` is read on leaving: a body may fill it.
     """
-    partial = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    partial = begin(final)
     try:
         yield partial
-        seal(partial, made_from, notes)
-        if final.exists():
-            shutil.rmtree(final)
-        partial.rename(final)
-        _sync(final.parent)
+        finish(partial, final, made_from, notes)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def begin(final: Path) -> Path:
+    """An empty hidden folder beside `final`, to be filled and given to `finish`."""
+    partial = final.with_name(f".{final.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def finish(
+    partial: Path, final: Path, made_from: str, notes: Mapping[str, Any] | None = None
+) -> None:
+    """Seal what `begin` gave and give it its name."""
+    seal(partial, made_from, notes)
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    _sync(final.parent)
 
 
 def seal(folder: Path, made_from: str, notes: Mapping[str, Any] | None = None) -> None:
@@ -142,8 +155,12 @@ def verify(folder: Path) -> Manifest:
         size = path.stat().st_size
         if size != entry["bytes"]:
             raise DamagedError(f"{path} has {size} bytes, its manifest {entry['bytes']}; {remedy}")
-        if sha256_file(path) != entry["sha256"]:
-            raise DamagedError(f"{path} was changed after it was written (SHA-256); {remedy}")
+        found = sha256_file(path)
+        if found != entry["sha256"]:
+            raise DamagedError(
+                f"{path} was changed after it was written: its SHA-256 is {found[:12]}, in its "
+                f"manifest {entry['sha256'][:12]}; {remedy}"
+            )
     return manifest
 
 
@@ -164,20 +181,28 @@ def only_writer(folder: Path) -> Iterator[None]:
 class Metrics:
     """An append-only JSONL of one training stage, cut back to the checkpoint on resume."""
 
-    def __init__(self, path: Path, first_step: int) -> None:
-        """Keep the lines of steps before `first_step`, drop the rest: they will be made again."""
-        kept = [line for line in read_metrics(path) if line["step"] < first_step]
+    def __init__(self, path: Path, first_step: int, *, writes: bool = True) -> None:
+        """Keep the lines of steps before `first_step`, drop the rest: they will be made again.
+
+        One that does not write, beside one that does, only knows what was `kept`.
+        """
+        self._file: IO[str] | None = None
+        self.kept = [line for line in read_metrics(path) if line["step"] < first_step]
+        if not writes:
+            return
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_text("".join(_line(entry) for entry in kept), encoding="utf-8")
+        partial.write_text("".join(_line(entry) for entry in self.kept), encoding="utf-8")
         partial.rename(path)
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(_line(entry))
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(_line(entry))
+            self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -188,11 +213,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def start_logging(log_file: Path | None = None) -> None:
-    """Messages go to stderr, and to `log_file` with a clock."""
+def start_logging(log_file: Path | None = None, *, quiet: bool = False) -> None:
+    """Messages go to stderr, and to `log_file` with a clock; where `quiet`, only warnings."""
     for handler in list(log.handlers):
         log.removeHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
     log.addHandler(logging.StreamHandler(sys.stderr))
     if log_file is not None:
         file = logging.FileHandler(log_file, encoding="utf-8")
@@ -209,7 +234,7 @@ class Progress:
     def __init__(self, label: str, total: int) -> None:
         self.label, self.total, self.done = label, total, 0
         self.started = time.monotonic()
-        self.terminal = sys.stderr.isatty()
+        self.terminal = sys.stderr.isatty() and log.level < logging.WARNING
         self.shown = self.started
 
     def advance(self, count: int = 1) -> None:

@@ -1,19 +1,153 @@
-"""The machine: processor threads, memory, and the fingerprint of the code that runs on it."""
+"""The machine and the processes on it: threads, memory, devices, torchrun, the code's fingerprint.
+
+The only reader of environment variables. Under torchrun every process runs the same program;
+`processes` joins them, and then `rank` 0 writes files while all of them train. Without it there is
+one process, and every call here says so.
+"""
 
 import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from indexlm.errors import UserError
 from indexlm.records import fingerprint, sha256_file
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+JOIN = timedelta(minutes=2)
+"""How long the first process waits for the others."""
+LONGEST_STAGE = timedelta(days=7)
+"""How long the others wait for a stage that only the first one works on."""
+
+
+def launched() -> bool:
+    """Whether torchrun, or what sets the same variables, has started this process."""
+    return "WORLD_SIZE" in os.environ
+
+
+def first_of_machine() -> bool:
+    """Whether messages to people are this process's to give; known before any is joined."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def processes(device: str = "cpu", *, group: bool = False) -> Iterator[None]:
+    """Join the processes that were launched together; alone, only where `group` asks for it.
+
+    `device` is where they compute: NCCL carries tensors of GPUs, gloo those of processors.
+    Raises UserError where one of them does not come or the variables do not fit together.
+    """
+    if not launched() and not group:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+    from torch.distributed import HashStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
+    if launched():
+        try:
+            store, number, count = next(rendezvous("env://", timeout=JOIN))
+        except (ValueError, dist.DistError) as error:
+            raise UserError(
+                f"not all of WORLD_SIZE={os.environ['WORLD_SIZE']} processes came together within "
+                f"{JOIN.seconds} s: {str(error).splitlines()[0]}; start each with torchrun, on "
+                "every machine, under the same --nnodes, --nproc-per-node and --rdzv-endpoint"
+            ) from error
+    else:
+        store, number, count = HashStore(), 0, 1
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(
+        backend, store=store, rank=number, world_size=count, timeout=LONGEST_STAGE
+    )
+    try:
+        yield
+        # gloo's threads abort the process where its peers have left already.
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    import torch.distributed as dist
+
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def ranks() -> int:
+    """How many processes work together."""
+    import torch.distributed as dist
+
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What `make` gives on the first process, on all of them; plain values that can be pickled.
+
+    It is also where the others wait for the first one. What it raises is raised by all.
+    """
+    if ranks() == 1:
+        return make()
+    import torch.distributed as dist
+
+    held: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            held[0] = make()
+        except Exception as error:  # raised below, here and by the others
+            held[1] = error
+    dist.broadcast_object_list(held, src=0)
+    if held[1] is not None:
+        raise held[1]
+    return held[0]
+
+
+def summed(values: "torch.Tensor") -> "torch.Tensor":
+    """The sum over all processes, of a tensor on the processor."""
+    if ranks() > 1:
+        import torch.distributed as dist
+
+        dist.all_reduce(values)
+    return values
 
 
 def start_threads(threads: int) -> int:
-    """Fix the number of processor threads (0 is all of them) and return it."""
+    """Fix the number of processor threads (0 shares all among the processes of this machine) and
+    return it. Threads beyond the cores wait for each other at every operation."""
     import torch
 
-    count = threads or len(os.sched_getaffinity(0))
+    count = threads or max(1, len(os.sched_getaffinity(0)) // _processes_here())
     torch.set_num_threads(count)
     return count
+
+
+def _processes_here() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def device_of(asked: str) -> str:
+    """`cpu` or `cuda`. Raises UserError for a GPU that is not there."""
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "hardware.device=cuda: this PyTorch sees no GPU; install one that does, or use "
+            "hardware.device=cpu"
+        )
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return asked
 
 
 def machine_memory() -> int:
@@ -23,6 +157,43 @@ def machine_memory() -> int:
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
         return min(total, int(text))
     return total
+
+
+def memory_for(device: str) -> int:
+    """Bytes that each process may use: of its GPU, or its share of the machine's."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return machine_memory() // _processes_here()
+
+
+def memory_used(device: str) -> int:
+    """Bytes: the peak of a GPU's tensors, or this process's resident memory now."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@cache
+def matrix_rate(device: str, dtype: str) -> float:
+    """FLOPs per second of the best of a few square matrix products, the ceiling for a model."""
+    import torch
+
+    side = 8192 if device == "cuda" else 1024
+    # Random numbers: a GPU multiplies ones an eighth faster, at less power.
+    left = torch.randn(side, side, device=device).to(getattr(torch, dtype))
+    best = float("inf")
+    for _ in range(6):
+        started = time.perf_counter()
+        left @ left
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best
 
 
 @cache

@@ -434,7 +434,12 @@ def test_gradients_of_a_and_b_are_those_of_peft() -> None:
 class WholeRows:
     """Steps of two micro-batches of unpacked rows."""
 
-    def micro_batches(self, step: int) -> Iterator[Batch]:
+    names = ()
+
+    def documents(self, step: int) -> list[str]:
+        return []
+
+    def micro_batches(self, step: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
         yield batch_of(2 * step)
         yield batch_of(2 * step + 1)
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from indexlm.errors import DamagedError
+from indexlm.errors import DamagedError, UserError
 from indexlm.train import checkpoint
+from indexlm.train.checkpoint import Checkpoints
 
 
 def state_of(seed: int) -> dict[str, Tensor]:
@@ -55,7 +56,7 @@ DAMAGES = [flip_a_bit, cut_short, empty, Path.unlink]
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("written")
     for step in (4, 8):
-        checkpoint.save(folder, step, state_of(step), "inputs")
+        Checkpoints(folder, "inputs").save(step, state_of(step))
     return folder
 
 
@@ -110,7 +111,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     damage(step_folder(folder, 8) / name)
     assert checkpoint.newest(folder, "inputs") == step_folder(folder, 4)
     # It is made again in its place.
-    checkpoint.save(folder, 8, state_of(80), "inputs")
+    Checkpoints(folder, "inputs").save(8, state_of(80))
     newest = checkpoint.newest(folder, "inputs")
     assert newest == step_folder(folder, 8)
     assert torch.equal(
@@ -131,19 +132,34 @@ def test_any_flipped_bit_of_the_manifest_is_noticed(folder: Path) -> None:
 
 
 def test_the_newest_two_are_kept(folder: Path) -> None:
-    checkpoint.save(folder, 12, state_of(12), "inputs")
+    Checkpoints(folder, "inputs").save(12, state_of(12))
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000008", "step-00000012"]
     assert checkpoint.last(folder) == step_folder(folder, 12)
 
 
-def test_other_inputs_have_no_checkpoint_here(folder: Path) -> None:
-    assert checkpoint.newest(folder, "other inputs") is None
+def test_no_checkpoint_is_none_to_go_on_with(folder: Path) -> None:
     assert checkpoint.newest(folder / "nowhere", "inputs") is None
+
+
+def test_other_inputs_are_refused_with_both_fingerprints_of_each_part(tmp_path: Path) -> None:
+    old = {"settings": "a" * 64, "tokens/zh.ids": "b" * 64, "seed": "c" * 64}
+    Checkpoints(tmp_path, "old", old).save(4, state_of(4))
+    assert checkpoint.newest(tmp_path, "old", old) == step_folder(tmp_path, 4)
+    new = old | {"tokens/zh.ids": "d" * 64, "tokens/en.ids": "e" * 64}
+    # Also where the fingerprint of the whole has not moved: files can be changed under it.
+    for made_from in ("old", "new"):
+        with pytest.raises(UserError) as refused:
+            checkpoint.newest(tmp_path, made_from, new)
+        said = str(refused.value)
+        assert "tokens/zh.ids was bbbbbbbbbbbb, is dddddddddddd" in said
+        assert "tokens/en.ids was absent, is eeeeeeeeeeee" in said
+        assert "settings" not in said and "cccc" not in said
+        assert "name another --out" in said
 
 
 def test_a_save_under_other_inputs_clears_the_way(folder: Path) -> None:
     """A later step of an abandoned run neither displaces a new checkpoint nor passes for it."""
-    checkpoint.save(folder, 2, state_of(2), "other inputs")
+    Checkpoints(folder, "other inputs").save(2, state_of(2))
     assert checkpoint.newest(folder, "other inputs") == step_folder(folder, 2)
     assert checkpoint.last(folder) == step_folder(folder, 2)
 
@@ -152,5 +168,5 @@ def test_an_unfinished_checkpoint_does_not_exist(folder: Path) -> None:
     partial = folder / ".step-00000012.partial"
     shutil.copytree(step_folder(folder, 8), partial)
     assert checkpoint.newest(folder, "inputs") == step_folder(folder, 8)
-    checkpoint.save(folder, 12, state_of(12), "inputs")
+    Checkpoints(folder, "inputs").save(12, state_of(12))
     assert not partial.exists()

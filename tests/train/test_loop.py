@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from workshop import Workshop, same_weights
 
-from indexlm.errors import StoppedError
+from indexlm.errors import StoppedError, UserError
 from indexlm.feed.loader import Feed
 from indexlm.feed.packing import Batch
 from indexlm.model.transformer import Transformer
@@ -114,7 +114,7 @@ def test_scores_are_asked_for_at_their_steps_and_at_the_end(workshop: Workshop) 
         return {"sum": asked[-1]}
 
     stage = workshop.stage(8, evaluate=evaluate)
-    stage = replace(stage, config=stage.config.model_copy(update={"evaluate_every": 3}))
+    stage = replace(stage, config=stage.config.model_copy(update={"evaluate_every_tokens": 576}))
     model = workshop.run("run", stage)
     scored = {e["step"]: e["scores"]["sum"] for e in workshop.entries("run") if "scores" in e}
     assert scored == dict(zip([2, 5, 7], asked, strict=True))
@@ -233,8 +233,15 @@ class Interrupting:
     at: int
     signals: tuple[signal.Signals, ...]
 
-    def micro_batches(self, step: int) -> Iterator[Batch]:
-        for number, batch in enumerate(self.feed.micro_batches(step)):
+    @property
+    def names(self) -> list[str]:
+        return self.feed.names
+
+    def documents(self, step: int) -> list[str]:
+        return self.feed.documents(step)
+
+    def micro_batches(self, step: int, rank: int, ranks: int) -> Iterator[Batch]:
+        for number, batch in enumerate(self.feed.micro_batches(step, rank, ranks)):
             if step == self.at and number == 1:
                 for each in self.signals:
                     os.kill(os.getpid(), each)
@@ -280,16 +287,14 @@ def test_a_second_stop_acts_at_once(workshop: Workshop) -> None:
     )
 
 
-def test_unfinished_work_under_other_settings_is_not_gone_on_with(workshop: Workshop) -> None:
-    """Neither resumed, nor kept in the place of newer checkpoints, nor taken for the last one."""
-    old = workshop.stage(40, made_from="old settings", lr_share=lambda step: 0.3)
+def test_unfinished_work_under_other_settings_is_refused(workshop: Workshop) -> None:
+    """Until it is put back or taken away; nothing of it is touched."""
+    old = workshop.stage(12, made_from="old", inputs={"settings pretrain": "1" * 64})
     with pytest.raises(StoppedError):
-        workshop.run("run", interrupted(old, 30, signal.SIGTERM))
-    stage = workshop.stage(12)
-    with pytest.raises(StoppedError):
-        workshop.run("run", interrupted(stage, 8, signal.SIGTERM))
-    assert checkpoint.newest(workshop.folder / "run" / "checkpoints", stage.made_from) is not None
-    resumed = workshop.run("run", stage)
-    assert same_weights(resumed, workshop.run("whole", stage))
-    assert workshop.entries("run") == workshop.entries("whole")
-    assert checkpoint.last(workshop.folder / "run" / "checkpoints").name == "step-00000012"
+        workshop.run("run", interrupted(old, 6, signal.SIGTERM))
+    new = workshop.stage(12, made_from="new", inputs={"settings pretrain": "2" * 64})
+    before = sorted(p.stat().st_mtime_ns for p in (workshop.folder / "run").rglob("*"))
+    with pytest.raises(UserError, match=r"settings pretrain was 1{12}, is 2{12}.*undo the change"):
+        workshop.run("run", new)
+    assert sorted(p.stat().st_mtime_ns for p in (workshop.folder / "run").rglob("*")) == before
+    assert same_weights(workshop.run("run", old), workshop.run("whole", workshop.stage(12)))

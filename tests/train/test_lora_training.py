@@ -1,5 +1,6 @@
 """LoRA in the one loop: what a run changes, saves and depends on."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -109,8 +110,15 @@ def test_every_step_and_micro_batch_has_masks_of_its_own(workshop: Workshop) -> 
     class SameRows:
         feed: Feed
 
-        def micro_batches(self, step: int) -> list[Batch]:
-            return 2 * list(self.feed.micro_batches(0))[:1]
+        @property
+        def names(self) -> list[str]:
+            return self.feed.names
+
+        def documents(self, step: int) -> list[str]:
+            return self.feed.documents(0)
+
+        def micro_batches(self, step: int, rank: int, ranks: int) -> Iterator[Batch]:
+            return iter(2 * list(self.feed.micro_batches(0))[:1])
 
     def losses(lora: bool) -> list[float]:
         seen: list[float] = []

@@ -93,6 +93,7 @@ class Workshop:
             "first_step": 0,
             "last_step": steps,
             "made_from": "test inputs",
+            "tokens_per_step": batch * SHAPE.context,
         }
         return Stage(**(fields | changed))
 

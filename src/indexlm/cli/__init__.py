@@ -68,5 +68,9 @@ def main() -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    typer.echo(f"indexlm: {message}", err=True)
+    from indexlm.runtime import first_of_machine
+
+    # Processes that were started together make the same mistake; one of them says it.
+    if code == 1 or first_of_machine():
+        typer.echo(f"indexlm: {message}", err=True)
     return code

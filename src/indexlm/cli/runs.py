@@ -60,18 +60,79 @@ def plan(
     length: Annotated[
         int | None, typer.Option(min=1, help="tokens of a row; default: the whole window")
     ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(help="predict step time and memory on so many GPUs, e.g. 1,8,64,512,1024"),
+    ] = None,
+    gpu_tflops: Annotated[
+        float, typer.Option(min=0.001, help="dense bfloat16 peak of one GPU, 1e12 FLOPs a second")
+    ] = 989.0,
+    gpu_mfu: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=1,
+            help="share of the peak that one GPU was measured at; without it 0.4 is assumed",
+        ),
+    ] = None,
+    link: Annotated[
+        float, typer.Option(min=0.001, help="GB/s each way between GPUs of a node")
+    ] = 450.0,
+    internode: Annotated[
+        float, typer.Option(min=0.001, help="GB/s each way of one GPU's network card")
+    ] = 50.0,
+    gpu_memory: Annotated[
+        float, typer.Option(min=0.1, help="GiB of one GPU; 90% is filled")
+    ] = 80.0,
+    global_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="tokens of a step over all GPUs; default: one row for each of 1,024"
+        ),
+    ] = None,
+    head_parallel: Annotated[
+        int, typer.Option(min=1, help="GPUs that share the rows of the LM head")
+    ] = 1,
 ) -> None:
-    """Parameters, arithmetic, memory by part and time, before anything starts."""
+    """Parameters, arithmetic, memory, learning rates and time, before anything starts.
+
+    With --gpus: step time, memory and communication on that many GPUs instead.
+    """
     from indexlm.config import Continuation, Recipe, with_overrides
-    from indexlm.plan import GIB, describe, find
+    from indexlm.plan import (
+        GIB,
+        Cluster,
+        describe,
+        find,
+        gpu_counts,
+        scaling_table,
+        shape_of,
+        tokens_of_run,
+    )
 
     subject = find(what)
     if isinstance(subject, Recipe | Continuation):
         subject = with_overrides(subject, settings or [])
     elif settings:
         raise UserError(f"{settings[0]!r}: only a recipe has settings, {what} is none")
+    if gpus is not None:
+        cluster = Cluster(gpu_tflops, gpu_mfu or 0.4, link, internode, gpu_memory)
+        typer.echo(
+            scaling_table(
+                shape_of(subject),
+                gpu_counts(gpus),
+                cluster=cluster,
+                global_batch=global_batch,
+                length=length,
+                head_ranks=head_parallel,
+                measured=gpu_mfu is not None,
+            )
+        )
+        return
     fit = None if memory is None else round(memory * GIB)
-    typer.echo(describe(subject, gflops * 1e9, fit, length))
+    saved = Path(what).parent if Path(what).name == "config.json" else None
+    tokens = None if saved is None else tokens_of_run(saved)
+    typer.echo(describe(subject, gflops * 1e9, fit, length, tokens))
 
 
 def report(folder: Annotated[Path, typer.Argument(help="a run folder, e.g. runs/tiny")]) -> None:
@@ -130,14 +191,17 @@ def run_resolved(
 ) -> None:
     from indexlm.config import with_overrides
     from indexlm.pipeline import run_recipe, steps_of
+    from indexlm.runtime import device_of, first_of_machine, processes
 
     recipe = with_overrides(recipe, settings or [])
     folder = out or Path("runs") / recipe.name
+    hardware = recipe.hardware
     try:
-        run_recipe(recipe, folder, only)
+        with processes(device_of(hardware.device), group=hardware.dtype == "bfloat16"):
+            run_recipe(recipe, folder, only)
     except KeyboardInterrupt as error:
         raise StoppedError(f"stopped; the same command goes on in {folder}") from error
-    if only is None:
+    if only is None and first_of_machine():
         typer.echo("\n" + _what_next(folder, list(steps_of(recipe))))
 
 

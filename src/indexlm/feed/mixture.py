@@ -7,6 +7,7 @@ before stopped, so a decay branch does not read again what its trunk has read.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -26,6 +27,8 @@ class Mixture:
         self.seed = seed
         self.phases = phases
         self.names = sorted({name for phase in phases for name in phase.shares})
+        # Of the blocks that a step begins and ends in.
+        self._order = lru_cache(maxsize=2)(self._shuffled)
         self._counts = [_rows_per_block(self.names, phase.shares) for phase in phases]
         self._used = [np.zeros(len(self.names), np.int64)]
         for index in range(1, len(phases)):
@@ -53,7 +56,7 @@ class Mixture:
         partial = np.bincount(self._order(index, blocks)[:rest], minlength=len(self.names))
         return self._used[index] + blocks * self._counts[index] + partial
 
-    def _order(self, index: int, block: int) -> np.ndarray:
+    def _shuffled(self, index: int, block: int) -> np.ndarray:
         sources = np.repeat(np.arange(len(self.names)), self._counts[index])
         return np.random.default_rng((self.seed, index, block)).permutation(sources)
 

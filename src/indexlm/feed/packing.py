@@ -7,8 +7,8 @@ before, so no byte of a corpus goes unscored and no beginning-of-sequence id is 
 Shape suffixes: B rows, T positions.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -38,6 +38,10 @@ class Source(Protocol):
 
     def row(self, number: int) -> Row: ...
 
+    def documents(self, number: int) -> list[int]:
+        """Numbers, in the source, of the documents that row `number` is made of."""
+        ...
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -47,10 +51,20 @@ class Batch:
     labels_BT: Tensor
     positions_BT: Tensor
     documents_BT: Tensor
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    """Tokens by source, without padding."""
+    label_bytes: int = 0
+    """UTF-8 bytes of the text that is predicted; 0 where it is not known."""
 
-    @property
-    def valid(self) -> int:
-        return int((self.labels_BT != IGNORED).sum())
+    def to(self, device: str) -> "Batch":
+        """The same on a device."""
+        moved = {}
+        for name in ("ids_BT", "labels_BT", "positions_BT", "documents_BT"):
+            tensor: Tensor = getattr(self, name)
+            # A copy from memory that can be swapped out waits for all that the GPU has to do.
+            held = tensor.pin_memory() if device == "cuda" else tensor
+            moved[name] = held.to(device, non_blocking=True)
+        return replace(self, **moved)
 
 
 class TextSource:
@@ -60,6 +74,13 @@ class TextSource:
         self.shard, self.length, self.seed = shard, length, seed
         self.rows_per_epoch = max(int(shard.offsets[-1]) // length, 1)
         self._epoch = lru_cache(maxsize=2)(self._order)
+
+    def documents(self, number: int) -> list[int]:
+        epoch, index = divmod(number, self.rows_per_epoch)
+        order, ends = self._epoch(epoch)
+        first = int(np.searchsorted(ends, index * self.length, side="right"))
+        last = int(np.searchsorted(ends, (index + 1) * self.length, side="left"))
+        return order[first : last + 1].tolist()
 
     def row(self, number: int) -> Row:
         epoch, index = divmod(number, self.rows_per_epoch)
@@ -95,6 +116,7 @@ class ConversationSource:
         in `too_long`. Raises UserError where that leaves none."""
         self.seed = seed
         self.rows: list[Row] = []
+        self._documents: list[list[int]] = []
         self.too_long = sum(len(ids) > length for ids, _ in conversations)
         fill = length
         for index in np.random.default_rng((seed, 0)).permutation(len(conversations)):
@@ -103,7 +125,9 @@ class ConversationSource:
                 continue
             if fill + len(ids) > length:
                 self.rows.append([])
+                self._documents.append([])
                 fill = 0
+            self._documents[-1].append(int(index))
             self.rows[-1].append(Segment(np.asarray(ids), np.asarray(labels)))
             fill += len(ids)
         if not self.rows:
@@ -118,6 +142,10 @@ class ConversationSource:
     def row(self, number: int) -> Row:
         epoch, index = divmod(number, len(self.rows))
         return self.rows[self._epoch(epoch)[index]]
+
+    def documents(self, number: int) -> list[int]:
+        epoch, index = divmod(number, len(self.rows))
+        return self._documents[self._epoch(epoch)[index]]
 
     @property
     def labels_per_row(self) -> float:
@@ -140,4 +168,7 @@ def collate(rows: Sequence[Row], length: int) -> Batch:
             positions[at, start:stop] = np.arange(stop - start)
             documents[at, start:stop] = number
             start = stop
-    return Batch(*(torch.from_numpy(array) for array in (ids, labels, positions, documents)))
+    ids_BT, labels_BT, positions_BT, documents_BT = map(
+        torch.from_numpy, (ids, labels, positions, documents)
+    )
+    return Batch(ids_BT, labels_BT, positions_BT, documents_BT)

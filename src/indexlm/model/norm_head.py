@@ -5,6 +5,9 @@ The gradient flows through the norm, so it is orthogonal to each row and a short
 files carry them; the normalised copy is cached only while no gradient is asked for and the rows
 have not changed since.
 
+Its rows can be shared out among processes (`shard.py`): a row's norm needs no other row, so
+normalising them takes no communication.
+
 Shape suffixes: V vocabulary, D width.
 """
 
@@ -32,9 +35,25 @@ class NormHead(nn.Module):
 
     def matrix(self) -> Tensor:
         """The matrix that multiplies hidden states, [V, D], in the dtype of the weight."""
+        return self._matrix()
+
+    def own_rows(self) -> Tensor:
+        """The rows of `matrix` that this process multiplies with: all, where it does not share."""
+        return self._matrix()
+
+    def effective(self, weight_VD: Tensor) -> Tensor:
+        """Raw rows, any number of them, as they multiply."""
+        if not self.normalise:
+            return weight_VD * self.scale if self.scale != 1 else weight_VD
+        # Normalised in float32 and cast once: in bf16 the norm itself would be off by a step.
+        rows_VD = functional.normalize(weight_VD.float(), dim=1, eps=SMALLEST_NORM)
+        scaled_VD = rows_VD * self.scale if self.scale != 1 else rows_VD
+        return scaled_VD.to(weight_VD.dtype)
+
+    def _matrix(self) -> Tensor:
         if torch.is_grad_enabled() and self.weight.requires_grad:
             self._cached = None
-            return self._effective()
+            return self.effective(self.weight)
         # The counter changes with every in-place update of the rows, the address when they are
         # cast or replaced.
         version = (self.weight._version, self.weight.data_ptr())
@@ -42,13 +61,5 @@ class NormHead(nn.Module):
         inference = self._cached is not None and self._cached[1].is_inference()
         stale = inference and not torch.is_inference_mode_enabled()
         if self._cached is None or self._cached[0] != version or stale:
-            self._cached = (version, self._effective())
+            self._cached = (version, self.effective(self.weight))
         return self._cached[1]
-
-    def _effective(self) -> Tensor:
-        if not self.normalise:
-            return self.weight * self.scale if self.scale != 1 else self.weight
-        # Normalised in float32 and cast once: in bf16 the norm itself would be off by a step.
-        rows_VD = functional.normalize(self.weight.float(), dim=1, eps=SMALLEST_NORM)
-        scaled_VD = rows_VD * self.scale if self.scale != 1 else rows_VD
-        return scaled_VD.to(self.weight.dtype)

@@ -8,6 +8,7 @@ from indexlm.config import DpoConfig, SftConfig, TrainConfig
 from indexlm.errors import UserError
 from indexlm.records import publish, verify
 from indexlm.stages import inputs
+from indexlm.stages.training import mixed_feed, train_stage
 
 if TYPE_CHECKING:
     from indexlm.model.transformer import Transformer
@@ -60,10 +61,8 @@ def finetune(
     conversations: Sequence["Conversation"],
     parent: str,
 ) -> None:
-    from indexlm.feed.loader import Feed
-    from indexlm.feed.mixture import Mixture, Phase
+    from indexlm.feed.mixture import Phase
     from indexlm.stages import conversations as rows
-    from indexlm.train.loop import Stage, train
     from indexlm.train.objectives.language import language_loss
 
     length, seed = run.recipe.model.context, run.recipe.seed
@@ -74,30 +73,24 @@ def finetune(
     rest = sum(shares.values()) or 1.0
     shares = {k: v / rest * (1 - share) for k, v in shares.items()} | {"responses": share}
     sources = inputs.text_sources(run, length) | {"responses": source}
-    feed = Feed(
-        sources,
-        Mixture([Phase(0, shares)], seed),
-        batch=config.batch,
-        micro_batch=config.micro_batch,
-        length=length,
-    )
+    feed = mixed_feed(run, sources, [Phase(0, shares)], config, length)
     log.info(
         f"{name}: {len(conversations)} conversations in {len(source.rows)} rows "
         f"({source.too_long} too long), {share:.0%} of the rows"
     )
-    stage = Stage(
+    train_stage(
+        run,
         name,
+        model,
         config,
         language_loss,
         feed,
         _to_the_end(config),
-        0,
-        config.steps,
-        run.made_from(name),
-        inputs.last_checkpoint(run, parent),
-        config.keep_optimiser,
+        length=length,
+        parent=inputs.last_checkpoint(run, parent),
+        keep_optimiser=config.keep_optimiser,
+        shares=shares,
     )
-    train(model, stage, run.path(name))
 
 
 def sample_pairs(
@@ -130,7 +123,6 @@ def sample_pairs(
 def prefer(run: "Run", name: str, config: DpoConfig, pairs_of: str, parent: str) -> "Transformer":
     from indexlm.stages import conversations as rows
     from indexlm.text.jsonl import read_jsonl
-    from indexlm.train.loop import Stage, train
     from indexlm.train.objectives.preference import PairFeed, PreferenceLoss, reference_logprobs
 
     tokenizer = inputs.tokenizer_of(run)
@@ -148,19 +140,18 @@ def prefer(run: "Run", name: str, config: DpoConfig, pairs_of: str, parent: str)
         micro_batch=config.micro_batch,
         seed=run.recipe.seed,
     )
-    stage = Stage(
+    train_stage(
+        run,
         name,
+        model,
         config,
         PreferenceLoss(config.beta),
         feed,
         _to_the_end(config),
-        0,
-        config.steps,
-        run.made_from(name),
-        inputs.last_checkpoint(run, parent),
+        length=context,
+        parent=inputs.last_checkpoint(run, parent),
         keep_optimiser=False,
     )
-    train(model, stage, run.path(name))
     return model
 
 

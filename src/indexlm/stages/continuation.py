@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from indexlm.config import Continuation, ConversationConfig, TrainConfig
 from indexlm.records import publish
+from indexlm.runtime import from_first
 from indexlm.stages import inputs
 from indexlm.stages.data import files_state
+from indexlm.stages.training import mixed_feed, train_stage
 
 if TYPE_CHECKING:
     from indexlm.feed.packing import Source
@@ -80,8 +82,9 @@ def sft(run: "Run[Continuation]") -> None:
     stage = config.as_stage(len(source.rows))
     _train(run, "sft", model, stage, {"conversations": source}, {"conversations": 1.0}, length)
     if settings is not None:
-        peft.save_adapter(
-            model, settings, run.path("models/adapter"), str(base), run.made_from("sft")
+        adapter = run.path("models/adapter")
+        from_first(
+            lambda: peft.save_adapter(model, settings, adapter, str(base), run.made_from("sft"))
         )
         lora.merge(model)
     inputs.save_model(run, "sft", model, "models/tuned")
@@ -123,29 +126,25 @@ def _train(
     shares: dict[str, float],
     length: int,
 ) -> None:
-    from indexlm.feed.loader import Feed
-    from indexlm.feed.mixture import Mixture, Phase
-    from indexlm.train.loop import Stage, train
+    from indexlm.feed.mixture import Phase
     from indexlm.train.objectives.language import language_loss
     from indexlm.train.schedules import lr_share
 
-    feed = Feed(
-        sources,
-        Mixture([Phase(0, shares)], run.recipe.seed),
-        batch=config.batch,
-        micro_batch=config.micro_batch,
-        length=length,
-    )
-    stage = Stage(
+    schedule = config.schedule
+    if schedule.warmup:
+        log.info(
+            f"{name}: the learning rate rises over {schedule.warmup} steps to "
+            f"{config.optimiser.lr:g}, then {schedule.shape} to {schedule.final:g} of it"
+        )
+    train_stage(
+        run,
         name,
+        model,
         config,
         language_loss,
-        feed,
+        mixed_feed(run, sources, [Phase(0, shares)], config, length),
         # The cosine ends after the last step: a run of one step would train nothing at its end.
-        lambda step: lr_share(config.schedule, step, config.steps + 1),
-        0,
-        config.steps,
-        run.made_from(name),
-        seed=run.recipe.seed,
+        lambda step: lr_share(schedule, step, config.steps + 1),
+        length=length,
+        shares=shares,
     )
-    train(model, stage, run.path(name))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexlm.records import verify
+from indexlm.runtime import from_first
 
 if TYPE_CHECKING:
     from indexlm.feed.packing import Source
@@ -40,7 +41,7 @@ def held_out_entries(text: Path) -> list[Any]:
 def tokenizer_of(run: "Run[Any]") -> "Tokenizer":
     from indexlm.tokens.tokenizer import Tokenizer
 
-    verify(run.path("tokenizer"))
+    from_first(lambda: verify(run.path("tokenizer")))
     return Tokenizer.load(run.path("tokenizer"))
 
 
@@ -49,7 +50,7 @@ def text_sources(run: "Run[Any]", length: int) -> dict[str, "Source"]:
     from indexlm.feed.packing import TextSource
     from indexlm.tokens.shards import read_shards
 
-    verify(run.path("tokens"))
+    from_first(lambda: verify(run.path("tokens")))
     shards = read_shards(run.path("tokens"), tokenizer_of(run))
     return {name: TextSource(shard, length, run.recipe.seed) for name, shard in shards.items()}
 
@@ -89,10 +90,5 @@ def save_model(run: "Run[Any]", stage: str, model: "Transformer", output: str) -
     }
     if "text" in run.steps:
         card["text"] = run.made_from("text")
-    hf.save(
-        model,
-        run.path("tokenizer") / FILE_NAME,
-        run.path(output),
-        run.made_from(stage),
-        card,
-    )
+    tokenizer, made_from = run.path("tokenizer") / FILE_NAME, run.made_from(stage)
+    from_first(lambda: hf.save(model, tokenizer, run.path(output), made_from, card))

@@ -1,11 +1,13 @@
-"""One stable trunk, and the decay branches that start from its last checkpoint."""
+"""One stable trunk, and the decay branches that start from its end or from a step before."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from indexlm.config import DecayConfig
 from indexlm.stages import inputs
+from indexlm.stages.training import mixed_feed, train_stage
 
 if TYPE_CHECKING:
+    from indexlm.feed.mixture import Phase
     from indexlm.model.transformer import Transformer
     from indexlm.pipeline import Run
 
@@ -23,34 +25,36 @@ def trunk(run: "Run") -> None:
         model,
         [Phase(0, config.mixture)],
         lambda step: lr_share(config.schedule, step, config.steps),
-        (0, config.steps),
-        None,
+        between=(0, config.steps),
     )
 
 
 def base(run: "Run") -> None:
-    _decay(run, "base", run.recipe.base.steps, run.recipe.base.mixture)
+    _decay(run, "base", run.recipe.base)
 
 
 def pure(run: "Run") -> None:
-    _decay(run, "pure", run.recipe.pure.steps, run.recipe.pure.mixture)
+    _decay(run, "pure", run.recipe.pure)
 
 
-def _decay(run: "Run", name: str, steps: int, shares: Mapping[str, float]) -> None:
+def _decay(run: "Run", name: str, decay: DecayConfig) -> None:
     from indexlm.feed.mixture import Phase
+    from indexlm.train.checkpoint import at_step
     from indexlm.train.schedules import lr_share
 
     config = run.recipe.pretrain
-    last = config.steps + steps
+    first = decay.from_step or config.steps
+    last = first + decay.steps
     model = inputs.new_model(run)
     _pretrain(
         run,
         name,
         model,
-        [Phase(0, config.mixture), Phase(config.steps * config.batch, dict(shares))],
-        lambda step: lr_share(config.schedule, step, last, steps),
-        (config.steps, last),
-        "trunk",
+        [Phase(0, config.mixture), Phase(first * config.batch, decay.mixture)],
+        lambda step: lr_share(config.schedule, step, last, decay.steps),
+        between=(first, last),
+        parent=at_step(run.path("trunk") / "checkpoints", first),
+        keep_optimiser=decay.keep_optimiser,
     )
     inputs.save_model(run, name, model, f"models/{name}")
 
@@ -59,37 +63,26 @@ def _pretrain(
     run: "Run",
     name: str,
     model: "Transformer",
-    phases: list[Any],
+    phases: list["Phase"],
     share: Any,
-    between: tuple[int, int],
-    parent: str | None,
+    **further: Any,
 ) -> None:
-    from indexlm.feed.loader import Feed
-    from indexlm.feed.mixture import Mixture
-    from indexlm.train.loop import Stage, train
     from indexlm.train.objectives.language import language_loss
 
     config, length = run.recipe.pretrain, run.recipe.model.context
-    sources = inputs.text_sources(run, length)
-    feed = Feed(
-        sources,
-        Mixture(phases, run.recipe.seed),
-        batch=config.batch,
-        micro_batch=config.micro_batch,
-        length=length,
-    )
-    stage = Stage(
+    train_stage(
+        run,
         name,
+        model,
         config,
         language_loss,
-        feed,
+        mixed_feed(run, inputs.text_sources(run, length), phases, config, length),
         share,
-        *between,
-        run.made_from(name),
-        inputs.last_checkpoint(run, parent),
+        length=length,
         evaluate=_curve(run),
+        shares=phases[-1].shares,
+        **further,
     )
-    train(model, stage, run.path(name))
 
 
 def _curve(run: "Run") -> Any:

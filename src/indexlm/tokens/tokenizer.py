@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from indexlm.errors import UserError, shown
 from indexlm.records import sha256_file
 
@@ -145,6 +147,15 @@ class Tokenizer:
 
     def piece(self, index: int) -> str:
         return str(self.processor.IdToPiece(index))
+
+    def byte_lengths(self) -> np.ndarray:
+        """UTF-8 bytes of the text that each id stands for, [vocabulary]; 0 for control ids."""
+        lengths = np.zeros(self.vocab_size, np.int64)
+        for index in range(len(SPECIAL_PIECES), self.vocab_size):
+            # U+2581 stands for a space.
+            text = self.piece(index).replace("\u2581", " ")
+            lengths[index] = 1 if self.processor.IsByte(index) else len(text.encode())
+        return lengths
 
     def _without_unknown(self, ids: list[int]) -> list[int]:
         # As an input, the id of what cannot be spelled opens a system turn.

@@ -35,7 +35,7 @@ def named_state(model: Transformer, optimiser: torch.optim.AdamW) -> dict[str, T
     for name, parameter in trainable:
         moments = optimiser.state[parameter]
         if not moments:
-            moments["step"] = torch.zeros((), dtype=torch.float32)
+            moments["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             moments["exp_avg"] = torch.zeros_like(parameter)
             moments["exp_avg_sq"] = torch.zeros_like(parameter)
         state |= {f"{key}.{name}": value for key, value in moments.items()}

@@ -7,7 +7,7 @@ Shape suffixes: P pairs, R = 2P rows (chosen first, then rejected), T positions,
 positions, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from indexlm.errors import UserError
 from indexlm.feed.packing import Batch, Segment, collate
 from indexlm.model.transformer import Transformer
 from indexlm.records import Progress
+from indexlm.runtime import rank, ranks, summed
 from indexlm.tokens.chat_format import IGNORED
+from indexlm.train.objectives.chunks import log_probs
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,17 @@ class PairBatch:
     reference_R: Tensor
     """Summed log-probability of each row's labels under the reference model, nats."""
 
+    @property
+    def tokens(self) -> Mapping[str, int]:
+        return {"pairs": int((self.rows.documents_BT >= 0).sum())}
+
+    @property
+    def label_bytes(self) -> int:
+        return 0
+
+    def to(self, device: str) -> "PairBatch":
+        return PairBatch(self.rows.to(device), self.reference_R.to(device))
+
 
 def pair_rows(pairs: Sequence[Pair]) -> Batch:
     sides = [p.chosen for p in pairs] + [p.rejected for p in pairs]
@@ -46,8 +60,7 @@ def label_logprobs(model: Transformer, batch: Batch) -> Tensor:
     """Summed log-probability of the labels of each row, nats, [R]."""
     hidden_RTD = model(batch.ids_BT)
     labelled_RT = batch.labels_BT != IGNORED
-    log_p_LV = functional.log_softmax(model.logits(hidden_RTD[labelled_RT]).float(), dim=-1)
-    log_p_L = log_p_LV.gather(1, batch.labels_BT[labelled_RT][:, None])[:, 0]
+    log_p_L = log_probs(model, hidden_RTD[labelled_RT], batch.labels_BT[labelled_RT])
     row_L = labelled_RT.nonzero()[:, 0]
     return log_p_L.new_zeros(len(batch.ids_BT)).index_add(0, row_L, log_p_L)
 
@@ -92,12 +105,23 @@ class PairFeed:
         self.pairs, self.reference = pairs, reference
         self.batch, self.micro_batch, self.seed = batch, micro_batch, seed
 
-    def micro_batches(self, step: int) -> Iterator[PairBatch]:
+    @property
+    def names(self) -> list[str]:
+        return ["pairs"]
+
+    def micro_batches(self, step: int, rank: int = 0, ranks: int = 1) -> Iterator[PairBatch]:
+        """Micro-batches rank, rank + ranks, ... of the step."""
         first = step * self.batch
-        for start in range(first, first + self.batch, self.micro_batch):
+        for number in range(rank, self.batch // self.micro_batch, ranks):
+            start = first + number * self.micro_batch
             chosen = [self._pair(sample) for sample in range(start, start + self.micro_batch)]
             rows = pair_rows([self.pairs[index] for index in chosen])
             yield PairBatch(rows, self.reference[chosen].T.flatten())
+
+    def documents(self, step: int) -> list[str]:
+        """`pairs#<number>` of every pair that a step is made of."""
+        first = step * self.batch
+        return [f"pairs#{self._pair(sample)}" for sample in range(first, first + self.batch)]
 
     def _pair(self, sample: int) -> int:
         epoch, place = divmod(sample, len(self.pairs))
@@ -107,13 +131,26 @@ class PairFeed:
 
 @torch.no_grad()
 def reference_logprobs(model: Transformer, pairs: Sequence[Pair], at_once: int) -> Tensor:
-    """[pairs, 2]: summed log-probability of the chosen and the rejected answer, without dropout."""
+    """[pairs, 2]: summed log-probability of the chosen and the rejected answer, without dropout.
+
+    Processes share the work; all of them get all of it. Raises UserError for a pair whose numbers
+    are not finite: what a broken reference model gives would end training later.
+    """
     model.eval()
+    found = torch.zeros(len(pairs), 2)
     progress = Progress("reference log-probabilities", len(pairs))
-    parts = []
-    for start in range(0, len(pairs), at_once):
+    for start in range(rank() * at_once, len(pairs), ranks() * at_once):
         some = pairs[start : start + at_once]
-        parts.append(label_logprobs(model, pair_rows(some)).view(2, -1).T)
-        progress.advance(len(some))
+        found[start : start + at_once] = label_logprobs(model, pair_rows(some)).view(2, -1).T
+        progress.advance(len(some) * ranks())
     progress.close()
-    return torch.cat(parts)
+    # Each place was written by one process; the others add zero.
+    found = summed(found)
+    broken = (~found.isfinite()).any(dim=1).nonzero()
+    if len(broken):
+        number = int(broken[0])
+        raise UserError(
+            f"the reference model gives pair {number} the log-probabilities "
+            f"{found[number].tolist()}; its weights or the pair are broken"
+        )
+    return found
