@@ -9,18 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexlm import recipes
-from indexlm.config import (
-    AnyRecipe,
-    Continuation,
-    ConversationConfig,
-    load_recipe,
-    recipe_from,
-    with_overrides,
-)
+from indexlm.config import AnyRecipe, Continuation, ConversationConfig
 from indexlm.errors import UserError
 from indexlm.model.sizes import SIZES
 from indexlm.recipes import long32k, lora, tiny
 from indexlm.records import write_json
+from indexlm.settings import load_recipe, recipe_from, with_overrides
 
 TINY = tiny.recipe()
 LORA = lora.recipe()
@@ -390,7 +384,7 @@ def test_a_recipe_is_found_by_name() -> None:
 def test_a_recipe_is_found_in_a_python_file(tmp_path: Path) -> None:
     path = tmp_path / "my recipe.py"
     path.write_text(
-        "from indexlm.config import with_overrides\n"
+        "from indexlm.settings import with_overrides\n"
         "from indexlm.recipes import tiny\n"
         "def recipe():\n"
         "    return with_overrides(tiny.recipe(), ['name=mine', 'seed=5'])\n",

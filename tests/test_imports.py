@@ -16,7 +16,7 @@ PACKAGE = Path(indexlm.__file__).parent
 DOORS = {"cli", "pipeline", "preflight", "plan", "stages"}
 """They put rooms together; no room knows them."""
 
-SHARED = {"config", "errors", "records", "runtime"}
+SHARED = {"config", "errors", "records", "runtime", "settings"}
 """Any room but `model` may use these."""
 
 ROOMS: dict[str, set[str]] = {
@@ -37,7 +37,8 @@ ROOMS: dict[str, set[str]] = {
 """Room -> rooms it may use beside itself."""
 
 SHARED_USES: dict[str, set[str]] = {
-    "config": {"errors", "model"},
+    "config": {"model"},
+    "settings": {"config", "errors", "model"},
     "errors": set(),
     "records": {"errors"},
     "runtime": {"errors", "records"},

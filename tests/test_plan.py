@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexlm import plan
-from indexlm.config import Recipe, ScheduleConfig, with_overrides
+from indexlm.config import Recipe, ScheduleConfig
 from indexlm.errors import UserError
 from indexlm.export import gguf, hf, quantise
 from indexlm.model import costs
@@ -24,6 +24,7 @@ from indexlm.plan import learning_rates, memory
 from indexlm.plan.learning_rates import Curve
 from indexlm.recipes import long32k, lora, tiny
 from indexlm.records import write_json
+from indexlm.settings import with_overrides
 from indexlm.tokens.shards import write_shards
 from indexlm.tokens.tokenizer import Tokenizer
 

@@ -21,8 +21,8 @@ from typing import Any, Generic
 
 from typing_extensions import TypeVar
 
-from indexlm.config import AnyRecipe, Recipe, decisive
-from indexlm.errors import UserError
+from indexlm.config import AnyRecipe, Recipe
+from indexlm.errors import DamagedError, UserError
 from indexlm.plan import check_epochs, tokens_of_run
 from indexlm.preflight import CONFIG, check_before, check_owner, check_text
 from indexlm.records import (
@@ -34,6 +34,7 @@ from indexlm.records import (
     write_json,
 )
 from indexlm.runtime import from_first, rank, ranks, start_threads
+from indexlm.settings import decisive
 from indexlm.stages import alignment, character, continuation, data, evaluation, pretraining
 
 log = logging.getLogger("indexlm")
@@ -179,8 +180,8 @@ def run_recipe(recipe: AnyRecipe, folder: Path, only: str | None = None) -> None
     """Run every stage that is not finished, or stage `only`.
 
     Raises UserError for a folder of another recipe, a recipe too large for the machine, an unknown
-    stage or one whose forerunners are missing. A mistake that shows before a stage was finished
-    leaves `folder` as it was.
+    stage or one whose forerunners are missing. A mistake or damage that shows before a stage was
+    finished leaves `folder` as it was.
     """
     steps = steps_of(recipe)
     if only is not None and only not in steps:
@@ -208,7 +209,7 @@ def run_recipe(recipe: AnyRecipe, folder: Path, only: str | None = None) -> None
                     check_text(recipe, run.path("text"), left)
                 if name == "tokens" and isinstance(recipe, Recipe):
                     check_epochs(recipe, tokens_of_run(folder) or {})
-        except UserError:
+        except (UserError, DamagedError):
             if rank() == 0 and all(steps[name].copies for name in made_now):
                 copied = [folder / output for name in made_now for output in steps[name].outputs]
                 _undo_start(folder, before, made, copied)

@@ -6,17 +6,11 @@ import json
 from collections.abc import Collection
 from pathlib import Path
 
-from indexlm.config import (
-    AnyRecipe,
-    Continuation,
-    ConversationConfig,
-    Recipe,
-    TrainConfig,
-    load_recipe,
-)
+from indexlm.config import AnyRecipe, Continuation, ConversationConfig, Recipe, TrainConfig
 from indexlm.errors import UserError
 from indexlm.plan import check_continuation_memory, check_memory, check_schedules
 from indexlm.records import verify
+from indexlm.settings import load_recipe
 from indexlm.text.conversations import read_conversations
 from indexlm.text.document import LANGUAGES, TIERS
 from indexlm.text.jsonl import read_jsonl

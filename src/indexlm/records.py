@@ -186,19 +186,29 @@ class Metrics:
 
         One that does not write, beside one that does, only knows what was `kept`.
         """
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
         self.kept = [line for line in read_metrics(path) if line["step"] < first_step]
         if not writes:
             return
         partial = path.with_name(f".{path.name}.partial")
         partial.write_text("".join(_line(entry) for entry in self.kept), encoding="utf-8")
         partial.rename(path)
-        self._file = path.open("a", encoding="utf-8")
+        # Without a buffer, which would be written again, and fail again, when the process ends.
+        self._file = path.open("ab", buffering=0)
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        if self._file is not None:
-            self._file.write(_line(entry))
-            self._file.flush()
+        """Raises OSError, naming the file, where the disk is full."""
+        if self._file is None:
+            return
+        line = _line(entry).encode()
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            raise OSError(
+                f"{self._file.name} could not be written ({error.strerror}); make room, and the "
+                "same command goes on from the newest checkpoint"
+            ) from error
 
     def close(self) -> None:
         if self._file is not None:

@@ -13,14 +13,19 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 from indexlm.errors import UserError
 from indexlm.records import fingerprint, sha256_file
 
 if TYPE_CHECKING:
     import torch
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 T = TypeVar("T")
+
+_first_alone = False
+"""Whether the first process is at work while the others wait for it."""
 
 JOIN = timedelta(minutes=2)
 """How long the first process waits for the others."""
@@ -56,6 +61,7 @@ def processes(device: str = "cpu", *, group: bool = False) -> Iterator[None]:
     if launched():
         try:
             store, number, count = next(rendezvous("env://", timeout=JOIN))
+            store = _store_of_this_start(store, number, count)
         except (ValueError, dist.DistError) as error:
             raise UserError(
                 f"not all of WORLD_SIZE={os.environ['WORLD_SIZE']} processes came together within "
@@ -78,6 +84,36 @@ def processes(device: str = "cpu", *, group: bool = False) -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def _store_of_this_start(store: "Store", number: int, count: int) -> "Store":
+    """The part of a store that only these processes know.
+
+    torchrun keeps one store over its restarts, and gloo would find in it the addresses of processes
+    that are gone and wait for them. So each process leaves a word of its own, new at every start,
+    and the first one answers every word that it finds with the name of the part, until all have it.
+    Only then does any go on: gloo waits as long as a stage may take.
+    """
+    from torch.distributed import DistStoreError, PrefixStore  # type: ignore[attr-defined]
+
+    if number:
+        word = uuid4().hex
+        store.set(f"process {number}", word)
+        name = store.get(word).decode()
+        store.set(f"{name} {number}", "")
+        store.get(f"{name} all")
+        return PrefixStore(name, store)
+    name, late = uuid4().hex, time.monotonic() + JOIN.total_seconds()
+    missing = set(range(1, count))
+    while missing:
+        for other in [each for each in missing if store.check([f"process {each}"])]:
+            store.set(store.get(f"process {other}").decode(), name)
+        missing = {each for each in missing if not store.check([f"{name} {each}"])}
+        if missing and time.monotonic() > late:
+            raise DistStoreError(f"process {min(missing)} is missing")
+        time.sleep(0.01)
+    store.set(f"{name} all", "")
+    return PrefixStore(name, store)
+
+
 def rank() -> int:
     """Number of this process, from 0."""
     import torch.distributed as dist
@@ -86,10 +122,10 @@ def rank() -> int:
 
 
 def ranks() -> int:
-    """How many processes work together."""
+    """How many processes work together; one inside `from_first`, whatever it calls."""
     import torch.distributed as dist
 
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() and not _first_alone else 1
 
 
 def from_first(make: Callable[[], T]) -> T:
@@ -101,12 +137,16 @@ def from_first(make: Callable[[], T]) -> T:
         return make()
     import torch.distributed as dist
 
+    global _first_alone
     held: list[Any] = [None, None]
     if rank() == 0:
+        _first_alone = True
         try:
             held[0] = make()
         except Exception as error:  # raised below, here and by the others
             held[1] = error
+        finally:
+            _first_alone = False
     dist.broadcast_object_list(held, src=0)
     if held[1] is not None:
         raise held[1]

@@ -86,7 +86,7 @@ def test_reading_a_prompt_and_writing_on_take_the_flops_that_torch_counts(
     assert sum(steps) == costs.prefill_flops(shape, LENGTH)
 
 
-def kept_bytes(model: Transformer) -> int:
+def kept_bytes(model: Transformer, packed: bool = True) -> int:
     """Storages, each once, that the trunk's backward pass will read, without the weights."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
@@ -102,7 +102,7 @@ def kept_bytes(model: Transformer) -> int:
         model(
             ids_BT,
             positions_BT=torch.arange(LENGTH).repeat(ROWS, 1),
-            documents_BT=torch.zeros_like(ids_BT),
+            documents_BT=torch.zeros_like(ids_BT) if packed else None,
         )
     return sum(storage.nbytes() for storage in kept.values())
 
@@ -110,6 +110,23 @@ def kept_bytes(model: Transformer) -> int:
 def test_training_keeps_the_bytes_that_autograd_saves(shape: ModelConfig) -> None:
     parts = costs.activation_bytes(shape, LENGTH)
     assert kept_bytes(Transformer(shape)) == ROWS * LENGTH * sum(parts.values())
+
+
+@pytest.mark.parametrize("targets", [lora.PROJECTIONS, ("q_proj", "v_proj", "down_proj")])
+def test_the_fused_kernel_keeps_the_bytes_that_autograd_saves(
+    shape: ModelConfig, targets: tuple[lora.Projection, ...]
+) -> None:
+    """Without documents; then it reads neither a mask nor their starts."""
+    settings = LoraConfig(rank=3, dropout=0.0, targets=targets)
+    tuned = Transformer(shape)
+    lora.wrap(tuned, settings, seed=1)
+    for model, parts, first in (
+        (Transformer(shape), costs.activation_bytes(shape, LENGTH, fused=True), 0),
+        (tuned, costs.lora_activation_bytes(shape, LENGTH, settings, fused=True), shape.hidden),
+    ):
+        expected = sum(parts.values()) - parts["attention mask"] - 8 - 4 * first
+        assert parts["attention mask"] == 4 * LENGTH
+        assert kept_bytes(model, packed=False) == ROWS * LENGTH * expected
 
 
 def test_recomputed_blocks_keep_their_inputs_alone(
@@ -122,8 +139,9 @@ def test_recomputed_blocks_keep_their_inputs_alone(
 
     monkeypatch.setattr(Block, "forward", recomputed)
     parts = costs.activation_bytes(shape, LENGTH, checkpointed=True)
-    # The angles of RoPE are handed on, not saved, and the inside of a block is not there yet.
-    outside = sum(parts[name] for name in ("block inputs", "ends")) - 4 * shape.head_dim
+    # The tables of RoPE and the starts of documents are handed on, not saved, and the inside of a
+    # block is not there yet.
+    outside = sum(parts[name] for name in ("block inputs", "ends")) - 8 * shape.head_dim - 8
     assert kept_bytes(Transformer(shape)) == ROWS * LENGTH * (outside + 4 * shape.hidden)
 
 
@@ -137,7 +155,7 @@ def test_lora_keeps_the_bytes_that_autograd_saves(
     settings = LoraConfig(rank=3, dropout=dropout, targets=targets)
     model = Transformer(shape).train()
     lora.wrap(model, settings, seed=1)
-    first = shape.hidden + 1
+    first = shape.hidden
     if dropout:
         first += shape.hidden * len({"q_proj", "k_proj", "v_proj"} & set(targets))
     parts = costs.lora_activation_bytes(shape, LENGTH, settings)

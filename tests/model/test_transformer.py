@@ -3,6 +3,7 @@
 Shape suffixes: B rows, T positions, D width, H heads, N head width, V vocabulary.
 """
 
+import copy
 import math
 from itertools import pairwise
 
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from indexlm.model.transformer import Transformer
+from indexlm.model.attention import QUERIES
+from indexlm.model.transformer import Transformer, with_window
 
 IDS = torch.randint(5, 512, (24,), generator=torch.Generator().manual_seed(1))
 
@@ -157,6 +159,34 @@ def test_packed_documents_are_each_document_alone(
         for start, stop in pairwise(borders):
             alone_TD = model(ids_T[None, start:stop])[0]
             assert furthest(packed_TD[start:stop], alone_TD) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["model", "grouped_model"])
+def test_gradients_of_packed_documents_are_those_of_each_alone(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    """Alone they go through torch's own attention, all in float64. The longest has two blocks of
+    queries."""
+    model = with_window(copy.deepcopy(request.getfixturevalue(name)).double(), 128)
+    sizes = [QUERIES + 7, 1, 20]
+    ids = torch.randint(5, 512, (sum(sizes),), generator=torch.Generator().manual_seed(2))
+    documents_T = torch.repeat_interleave(torch.arange(3), torch.tensor(sizes))
+    positions_T = torch.cat([torch.arange(size) for size in sizes])
+    weights = list(model.parameters())[:-1]
+    assert max(sizes) > QUERIES
+
+    def gradients(hidden: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(hidden.square().sum() + hidden.sum(), weights, allow_unused=True)
+
+    def packed(documents: Tensor) -> tuple[Tensor, ...]:
+        hidden = model(ids[None], positions_BT=positions_T[None], documents_BT=documents[None])
+        return gradients(hidden)
+
+    alone = [gradients(model(part[None])) for part in ids.split(sizes)]
+    for ours, theirs in zip(packed(documents_T), zip(*alone), strict=True):
+        torch.testing.assert_close(ours, sum(theirs), rtol=1e-9, atol=1e-9)
+    leaking = packed(torch.zeros_like(documents_T))
+    assert furthest(leaking[1], sum(each[1] for each in alone)) > 1
 
 
 def test_packing_without_borders_would_be_noticed(model: Transformer) -> None:

@@ -24,12 +24,13 @@ from command import (
     with_corpus,
     write_model,
 )
-from indexlm.config import Continuation, load_recipe
+from indexlm.config import Continuation
 from indexlm.export import hf
 from indexlm.export.agreement import logits_of
 from indexlm.model.transformer import Transformer, with_window
 from indexlm.pipeline import Run
 from indexlm.records import read_manifest, read_metrics, verify
+from indexlm.settings import load_recipe
 from indexlm.stages.inputs import held_out_texts
 from indexlm.tokens.shards import read_shards
 from indexlm.tokens.tokenizer import EOS, FILE_NAME, Tokenizer

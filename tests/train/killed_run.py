@@ -37,8 +37,8 @@ from indexlm.train.objectives.preference import Pair, PairFeed, PreferenceLoss, 
 KILLS = {"pretrain": 16, "sft": 14, "dpo": 12, "lora": 8}
 PROGRESS = 4
 """Steps that an attempt gets further, up to its first checkpoint, or less."""
-OPERATIONS = 30
-"""More than a save has, with the flushes among them, and less than two have."""
+OPERATIONS = 20
+"""Of a save, the flushes and the removal of an old one among them."""
 MICRO_BATCHES = 11
 """Of the steps in which an attempt is killed; two are a step."""
 FILE_EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
@@ -114,7 +114,7 @@ def die_in_a_save(after: int) -> None:
             die()
 
     def heard(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in FILE_EVENTS and (event != "open" or "/step-" in opened(arguments)):
+        if event in FILE_EVENTS and changes_a_checkpoint(event, *arguments):
             operation()
 
     def counted_fsync(descriptor: int) -> None:
@@ -125,11 +125,14 @@ def die_in_a_save(after: int) -> None:
     os.fsync = counted_fsync
 
 
-def opened(arguments: tuple[Any, ...]) -> str:
-    """Path of an open for writing, with `/step-` and `/.step-` made alike; empty for reading."""
-    path, mode, flags = arguments
-    writing = flags & (os.O_WRONLY | os.O_RDWR) or (mode is not None and mode != "r")
-    return str(path).replace("/.step-", "/step-") if writing else ""
+def changes_a_checkpoint(event: str, path: object, *more: Any) -> bool:
+    if event in ("os.remove", "os.rmdir"):
+        return True  # of paths inside the folder that is removed
+    if event == "open":
+        mode, flags = more
+        if mode == "r" or not (mode or flags & (os.O_WRONLY | os.O_RDWR)):
+            return False
+    return "step-" in str(path)
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,7 @@ def main(folder: Path, seed: int) -> None:
         for number in range(kills):
             place = ("save", "save", "save", "step", "instant")[number % 5]
             after = generator.randrange(OPERATIONS if place == "save" else MICRO_BATCHES)
-            background = (number + number // 5) % 2 == 1
+            background = number % 2 == 1
             before = half_written(checkpoints)
             survived = killed_attempt(folder, trained, place, after, background)
             report = {

@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back bit for bit, and nothing damaged is ever loaded."""
 
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from workshop import Workshop
 
 from indexlm.errors import DamagedError, UserError
 from indexlm.train import checkpoint
@@ -131,6 +133,84 @@ def test_any_flipped_bit_of_the_manifest_is_noticed(folder: Path) -> None:
             checkpoint.load(step_folder(folder, 8), {})
 
 
+def assert_refused(folder: Path, name: str) -> None:
+    """Step 8 is not loaded, by `load` or by `newest`, which falls back to step 4."""
+    state = {key: torch.full_like(value, 7) for key, value in state_of(8).items()}
+    with pytest.raises(DamagedError) as refused:
+        checkpoint.load(step_folder(folder, 8), state)
+    said = str(refused.value)
+    assert f"step-00000008/{name}" in said or (name == "manifest.json" and name in said), said
+    assert all(bool((value == 7).all()) for value in state.values())
+    assert checkpoint.newest(folder, "inputs") == step_folder(folder, 4)
+
+
+def file_of_many(generator: random.Random, folder: Path) -> Path:
+    """Now as likely as it is large, where a disk would hit it, now any."""
+    files = [step_folder(folder, 8) / name for name in file_names()]
+    sizes = [file.stat().st_size for file in files] if generator.random() < 0.5 else None
+    return generator.choices(files, sizes)[0]
+
+
+def test_none_of_a_hundred_flipped_bits_is_loaded(folder: Path) -> None:
+    generator = random.Random(100)
+    hit = set()
+    for _ in range(100):
+        path = file_of_many(generator, folder)
+        hit.add(path.name)
+        content = path.read_bytes()
+        place, bit = generator.randrange(len(content)), generator.randrange(8)
+        changed = bytes([content[place] ^ 1 << bit])
+        path.write_bytes(content[:place] + changed + content[place + 1 :])
+        assert_refused(folder, path.name)
+        path.write_bytes(content)
+    assert hit == set(file_names())
+    assert checkpoint.newest(folder, "inputs") == step_folder(folder, 8)
+
+
+def test_none_of_twenty_truncations_is_loaded(folder: Path) -> None:
+    generator = random.Random(20)
+    for _ in range(20):
+        path = file_of_many(generator, folder)
+        content = path.read_bytes()
+        path.write_bytes(content[: generator.randrange(len(content))])
+        assert_refused(folder, path.name)
+        path.write_bytes(content)
+    assert checkpoint.newest(folder, "inputs") == step_folder(folder, 8)
+
+
+@pytest.mark.parametrize("name", file_names())
+def test_a_lost_file_is_named_and_so_is_the_checkpoint_gone_back_to(
+    folder: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (step_folder(folder, 8) / name).unlink()
+    assert_refused(folder, name)
+    (said,) = caplog.messages
+    assert "step-00000008" in said and name in said and "falling back to step-00000004" in said
+    # Nor does a stage that starts from this one take an older state without a word.
+    with pytest.raises(DamagedError, match=name):
+        checkpoint.load(checkpoint.last(folder), {})
+
+
+def test_a_stage_without_a_whole_checkpoint_does_not_start_over(
+    workshop: Workshop,
+) -> None:
+    """Its steps may have taken days, and a copy of one checkpoint may exist."""
+    stage = workshop.stage(12)
+    workshop.run("run", stage)
+    folder = workshop.folder / "run" / "checkpoints"
+    for each in folder.iterdir():
+        cut_short(each / "__0_0.distcp")
+    before = {path: path.stat().st_mtime_ns for path in (workshop.folder / "run").rglob("*")}
+    with pytest.raises(DamagedError, match=r"no checkpoint in .* is whole") as refused:
+        workshop.run("run", stage)
+    for word in ("step-00000008/__0_0.distcp", "step-00000012/__0_0.distcp", "restore one"):
+        assert word in str(refused.value)
+    assert {p: p.stat().st_mtime_ns for p in (workshop.folder / "run").rglob("*")} == before
+
+
+# Those that are kept
+
+
 def test_the_newest_two_are_kept(folder: Path) -> None:
     Checkpoints(folder, "inputs").save(12, state_of(12))
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000008", "step-00000012"]
@@ -170,3 +250,34 @@ def test_an_unfinished_checkpoint_does_not_exist(folder: Path) -> None:
     assert checkpoint.newest(folder, "inputs") == step_folder(folder, 8)
     Checkpoints(folder, "inputs").save(12, state_of(12))
     assert not partial.exists()
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_multiples_of_keep_every_are_kept_beside_the_newest_two(
+    tmp_path: Path, background: bool
+) -> None:
+    saves = Checkpoints(tmp_path, "inputs", keep_every=6, background=background)
+    for step in range(2, 23, 2):
+        saves.save(step, state_of(step))
+    saves.wait()
+    saves.close()
+    kept = [6, 12, 18, 20, 22]
+    assert sorted(tmp_path.iterdir()) == [step_folder(tmp_path, step) for step in kept]
+    for step in kept:
+        assert checkpoint.load(checkpoint.at_step(tmp_path, step), state_of(step)) == step
+        assert float(loaded(step_folder(tmp_path, step))["step.model.norm.weight"]) == step
+    with pytest.raises(UserError, match=r"no checkpoint of step 8, but of 6, 12, 18, 20, 22;"):
+        checkpoint.at_step(tmp_path, 8)
+
+
+def test_a_copy_in_the_background_is_of_the_moment_of_the_call(tmp_path: Path) -> None:
+    saves = Checkpoints(tmp_path, "inputs", background=True)
+    for step in range(1, 21):
+        state = state_of(step)
+        saves.save(step, state)
+        for value in state.values():
+            value.fill_(-1)
+        saves.wait()
+        found = loaded(step_folder(tmp_path, step))
+        assert all(torch.equal(found[name], value) for name, value in state_of(step).items())
+    saves.close()

@@ -58,7 +58,8 @@ def test_how_a_batch_is_split_does_not_change_the_numbers(
 ) -> None:
     whole = workshop.run("whole", workshop.stage(8, micro_batch=8))
     split = workshop.run("split", workshop.stage(8, micro_batch=micro_batch))
-    assert workshop.losses("whole") == pytest.approx(workshop.losses("split"), abs=1e-6)
+    # One step of float32 at a loss of 11 is 1e-6.
+    assert workshop.losses("whole") == pytest.approx(workshop.losses("split"), abs=2e-6)
     for one, other in zip(whole.parameters(), split.parameters()):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 

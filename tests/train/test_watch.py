@@ -67,17 +67,17 @@ def test_update_norms_are_those_of_what_a_step_adds(workshop: Workshop) -> None:
 def test_activations_are_seen_only_where_asked_and_change_nothing(workshop: Workshop) -> None:
     model = workshop.model()
     batches = list(workshop.feed().micro_batches(0))
-    with watching(model, False) as unseen:
+    with watching([model], False) as unseen:
         plain = [float(language_loss(model, batch)[0].detach()) for batch in batches]
     assert not unseen.squares
-    with watching(model, True) as seen:
+    with watching([model], True) as seen:
         assert [float(language_loss(model, batch)[0].detach()) for batch in batches] == plain
     means = seen.means()
     assert list(means) == ["embedding", "layer 0", "layer 1"]
     embedded = torch.cat([model.model.embed_tokens(batch.ids_BT) for batch in batches])
     assert means["embedding"] == pytest.approx(float(embedded.detach().square().mean().sqrt()))
     language_loss(model, batches[0])
-    assert seen.counts["embedding"] == embedded.numel(), "a hook was left behind"
+    assert seen.counts["embedding", 0] == embedded.numel(), "a hook was left behind"
 
 
 def test_head_rows_are_measured_as_they_are_kept(workshop: Workshop) -> None:

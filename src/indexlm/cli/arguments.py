@@ -25,8 +25,8 @@ Out = Annotated[Path | None, typer.Option("--out", help="run folder; default run
 
 
 def resolved(name: str, settings: list[str] | None) -> "AnyRecipe":
-    from indexlm.config import with_overrides
     from indexlm.recipes import find
+    from indexlm.settings import with_overrides
 
     return with_overrides(find(name), settings or [])
 

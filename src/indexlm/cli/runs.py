@@ -98,7 +98,7 @@ def plan(
 
     With --gpus: step time, memory and communication on that many GPUs instead.
     """
-    from indexlm.config import Continuation, Recipe, with_overrides
+    from indexlm.config import Continuation, Recipe
     from indexlm.plan import (
         GIB,
         Cluster,
@@ -109,6 +109,7 @@ def plan(
         shape_of,
         tokens_of_run,
     )
+    from indexlm.settings import with_overrides
 
     subject = find(what)
     if isinstance(subject, Recipe | Continuation):
@@ -189,9 +190,9 @@ def run_stages(name: str, settings: list[str] | None, out: Path | None, only: st
 def run_resolved(
     recipe: "AnyRecipe", settings: list[str] | None, out: Path | None, only: str | None
 ) -> None:
-    from indexlm.config import with_overrides
     from indexlm.pipeline import run_recipe, steps_of
     from indexlm.runtime import device_of, first_of_machine, processes
+    from indexlm.settings import with_overrides
 
     recipe = with_overrides(recipe, settings or [])
     folder = out or Path("runs") / recipe.name

@@ -1,7 +1,7 @@
 """The rows of step s as micro-batches: nothing to save, resume is exact.
 
-Made when they are asked for: measured on two cores, making rows takes under 1% of training on them
-(`benchmarks/training.py`), so no thread makes them ahead.
+Made when they are asked for: measured on two cores, making rows takes under 0.1% of training on
+them (`benchmarks/training`), so no thread makes them ahead.
 """
 
 from collections.abc import Iterator, Mapping

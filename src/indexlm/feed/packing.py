@@ -56,15 +56,29 @@ class Batch:
     label_bytes: int = 0
     """UTF-8 bytes of the text that is predicted; 0 where it is not known."""
 
+    def split(self, parts: int) -> "list[Batch]":
+        """Its rows in as many parts as there are rows for, without what is counted of it."""
+        rows = [
+            tensor.chunk(parts)
+            for tensor in (self.ids_BT, self.labels_BT, self.positions_BT, self.documents_BT)
+        ]
+        return [Batch(*part) for part in zip(*rows)]
+
     def to(self, device: str) -> "Batch":
         """The same on a device."""
-        moved = {}
-        for name in ("ids_BT", "labels_BT", "positions_BT", "documents_BT"):
-            tensor: Tensor = getattr(self, name)
-            # A copy from memory that can be swapped out waits for all that the GPU has to do.
-            held = tensor.pin_memory() if device == "cuda" else tensor
-            moved[name] = held.to(device, non_blocking=True)
-        return replace(self, **moved)
+        return replace(
+            self,
+            ids_BT=_moved(self.ids_BT, device),
+            labels_BT=_moved(self.labels_BT, device),
+            positions_BT=_moved(self.positions_BT, device),
+            documents_BT=_moved(self.documents_BT, device),
+        )
+
+
+def _moved(tensor: Tensor, device: str) -> Tensor:
+    # A copy from memory that can be swapped out waits for all that the GPU still has to do.
+    held = tensor.pin_memory() if device == "cuda" else tensor
+    return held.to(device, non_blocking=True)
 
 
 class TextSource:

@@ -128,33 +128,42 @@ def activation_bytes(
     *,
     number_bytes: int = FLOAT32,
     checkpointed: bool = False,
+    fused: bool = False,
 ) -> dict[str, int]:
     """Bytes per token, by part, that the trunk keeps for the backward pass of full training.
 
     `checkpointed` is what is left when each block keeps its input only and is computed again in
     the backward pass (Chen et al. 2016): the inputs of all blocks and the inside of one.
-    The mask has T numbers for each token and is shared by all layers.
+    `fused` is attention by torch's own kernel, as on a GPU. It keeps its log-sums too, and
+    reads a mask of T numbers for each token that all layers share.
     """
     blocks = 1 if checkpointed else model.layers
-    # x, x / rms, the gained product and 1 / rms, twice.
-    norms = 6 * model.hidden + 2
-    # q and k after RoPE, v, the output of attention, its copy for o_proj, the log-sums.
-    attention = 3 * model.hidden + 2 * kv_width(model) + model.heads
-    # gate, silu(gate), up, and the product that down_proj reads.
-    ffn = 4 * model.ffn
+    # x and x / rms * gain, twice.
+    norms = 4 * model.hidden
+    # q, k, v, and the output of attention.
+    attention = 2 * model.hidden + 2 * kv_width(model)
+    if fused:
+        attention += model.heads
+    # gate, up, and the product that down_proj reads.
+    ffn = 3 * model.ffn
     return {
         "norms and residual stream": number_bytes * blocks * norms,
         "attention": number_bytes * blocks * attention,
-        "attention mask": number_bytes * length,
+        "attention mask": number_bytes * length if fused else 0,
         "feed-forward": number_bytes * blocks * ffn,
         "block inputs": number_bytes * (model.layers - 1) * model.hidden if checkpointed else 0,
-        # Ids, the angles of RoPE, and x, x / rms and 1 / rms of the final norm.
-        "ends": 8 + number_bytes * (model.head_dim + 2 * model.hidden + 1),
+        # Ids, the starts of documents, the tables of RoPE, and x of the final norm.
+        "ends": 16 + number_bytes * (2 * model.head_dim + model.hidden),
     }
 
 
 def lora_activation_bytes(
-    model: ModelConfig, length: int, lora: LoraConfig, *, number_bytes: int = FLOAT32
+    model: ModelConfig,
+    length: int,
+    lora: LoraConfig,
+    *,
+    number_bytes: int = FLOAT32,
+    fused: bool = False,
 ) -> dict[str, int]:
     """Bytes per token, by part, that the trunk keeps for the backward pass of LoRA.
 
@@ -170,13 +179,18 @@ def lora_activation_bytes(
         # q, k and v read one tensor, gate and up another.
         readers = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}
         kept = sum({readers.get(name, name): inputs[name] for name in lora.targets}.values())
-    attention = 2 * model.hidden + 2 * kv_width(model) + model.heads
+    # q, k and v; the output of attention is an input of o_proj alone.
+    attention = model.hidden + 2 * kv_width(model)
+    if fused:
+        # Log-sums, and its output, which without dropout is what A of o_proj keeps.
+        shared = "o_proj" in lora.targets and not lora.dropout
+        attention += model.heads + (0 if shared else model.hidden)
     return {
-        "norms and residual stream": number_bytes * model.layers * (2 * model.hidden + 2),
+        "norms and residual stream": number_bytes * model.layers * 2 * model.hidden,
         "attention": number_bytes * model.layers * attention,
-        "attention mask": number_bytes * length,
-        "feed-forward": number_bytes * model.layers * 3 * model.ffn,
+        "attention mask": number_bytes * length if fused else 0,
+        "feed-forward": number_bytes * model.layers * 2 * model.ffn,
         "adapter": FLOAT32 * model.layers * (kept + len(lora.targets) * lora.rank),
-        # The angles of RoPE, and x and 1 / rms of the final norm.
-        "ends": number_bytes * (model.head_dim + model.hidden + 1),
+        # The starts of documents, the tables of RoPE, and x of the final norm.
+        "ends": 8 + number_bytes * (2 * model.head_dim + model.hidden),
     }

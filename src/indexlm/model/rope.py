@@ -10,7 +10,9 @@ from indexlm.errors import UserError
 
 
 def rotations(positions_BT: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
-    """cos and sin of every angle, each float32 [B, T, N / 2].
+    """Factors of a position's own number and of its pair's other one, each float32 [B, T, N].
+
+    They are (cos, cos) and (-sin, sin) over the two halves of a head.
 
     The angle of pair j at position t is t * base^(-2j / N). It is made in float64: at position
     32,767 a float32 angle is off by up to 2e-3. Nothing is kept between calls: a table as long as
@@ -18,13 +20,15 @@ def rotations(positions_BT: Tensor, head_dim: int, base: float) -> tuple[Tensor,
     """
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions_BT.device)
     angle = positions_BT.double()[..., None] * base ** -(exponent / head_dim)
-    return angle.cos().float(), angle.sin().float()
+    cos, sin = angle.cos().float(), angle.sin().float()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x_BHTN: Tensor, cos_BT: Tensor, sin_BT: Tensor) -> Tensor:
-    """Turn each pair by its angle. The tables are [B or 1, 1, T, N / 2], in the dtype of x."""
-    first, second = x_BHTN.chunk(2, dim=-1)
-    return torch.cat((first * cos_BT - second * sin_BT, second * cos_BT + first * sin_BT), dim=-1)
+    """Turn each pair by its angle. The tables are [B or 1, 1, T, N], in the dtype of x; with the
+    second one negated, pairs turn back."""
+    other_BHTN = x_BHTN.roll(x_BHTN.shape[-1] // 2, dims=-1)
+    return torch.addcmul(x_BHTN * cos_BT, other_BHTN, sin_BT)
 
 
 def ntk_base(base: float, head_dim: int, trained: int, length: int, factor: float) -> float:

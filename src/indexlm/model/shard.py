@@ -64,17 +64,21 @@ def arrange(
     compile_blocks: bool = False,
     recompute: bool = False,
     head_parallel: int = 1,
+    beside: bool = False,
 ) -> Transformer:
     """The same network as `model`, laid out for training; `model` itself stays plain.
 
     On one processor it shares the weights of `model`. Otherwise its weights are copies, which
     `bring_back` writes into `model`. With `bfloat16` blocks compute in it while weights, gradients
-    and what the optimiser sees stay float32; this needs a process group, if of one process.
+    and what the optimiser sees stay float32; this needs a process group, if of one process. One
+    made `beside` another on a processor has gradients of its own.
     """
     grouped = dist.is_initialized() and (dist.get_world_size() > 1 or bfloat16)
     assert grouped or not bfloat16, "bfloat16 needs a process group"
-    shared = {} if grouped or device != "cpu" else {id(p): p for p in model.parameters()}
-    worker = copy.deepcopy(model, shared)
+    alone = not grouped and device == "cpu"
+    assert alone or not beside
+    weights = {id(p): _beside(p) if beside else p for p in model.parameters()} if alone else {}
+    worker = copy.deepcopy(model, weights).train()
     if not grouped:
         worker.to(device)
     elif head_parallel > 1:
@@ -87,6 +91,11 @@ def arrange(
     if grouped:
         _fully_shard(worker, device, bfloat16)
     return worker
+
+
+def _beside(parameter: nn.Parameter) -> nn.Parameter:
+    """Another leaf of the graph over the same storage."""
+    return nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
 
 
 def bring_back(worker: Transformer, model: Transformer) -> None:

@@ -3,20 +3,77 @@
 Attribute names give the tensor names of the published checkpoints (`model.layers.0.self_attn.
 q_proj.weight`, `lm_head.weight`), so a state dict is a checkpoint's content unchanged.
 
-Shape suffixes: B rows, T positions, S all positions seen, D width, V vocabulary.
+Shape suffixes: B rows, T positions, S all positions seen, D width, F width of the feed-forward,
+V vocabulary.
 """
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from indexlm.model.attention import Attention, LayerCache, Sight, mask_within_documents
+from indexlm.model.attention import (
+    Attention,
+    LayerCache,
+    Sight,
+    mask_within_documents,
+    starts_of_documents,
+)
 from indexlm.model.config import ModelConfig
 from indexlm.model.norm_head import NormHead
 from indexlm.model.rope import rotations
+
+
+class _Gated(torch.autograd.Function):
+    """silu(gate) * up. Keeps both and makes silu(gate) again in the backward pass: on a processor
+    that is less work than to write it to memory and read it back."""
+
+    @staticmethod
+    def forward(ctx: Any, gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
+        ctx.save_for_backward(gate_BTF, up_BTF)
+        return functional.silu(gate_BTF).mul_(up_BTF)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor]:
+        (d_out_BTF,) = upstream
+        gate_BTF, up_BTF = ctx.saved_tensors
+        d_gate_BTF = torch.ops.aten.silu_backward(d_out_BTF * up_BTF, gate_BTF)
+        return d_gate_BTF, functional.silu(gate_BTF).mul_(d_out_BTF)
+
+
+class _Normalised(torch.autograd.Function):
+    """x / rms(x) * gain (Zhang and Sennrich 2019). Keeps x, which the residual stream keeps
+    anyway. The derivative that torch takes of its own is twice the passes over memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BTD: Tensor, gain_D: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(x_BTD, gain_D)
+        ctx.eps = eps
+        return functional.rms_norm(x_BTD, gain_D.shape, gain_D, eps)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        x_BTD, gain_D = ctx.saved_tensors
+        wide = torch.promote_types(x_BTD.dtype, torch.float32)
+        d_out_BTD, x_BTD = upstream[0].to(wide), x_BTD.to(wide)
+        size_BT1 = torch.linalg.vector_norm(x_BTD, dim=-1, keepdim=True)
+        inverse_BT1 = (size_BT1.square() / len(gain_D) + ctx.eps).rsqrt()
+        unit_BTD = x_BTD * inverse_BT1
+        product_BTD = d_out_BTD * unit_BTD
+        along_BT1 = (product_BTD @ gain_D.to(wide))[..., None] / len(gain_D)
+        d_x_BTD = (d_out_BTD * gain_D).addcmul_(unit_BTD, along_BT1, value=-1).mul_(inverse_BT1)
+        trained = ctx.needs_input_grad[1]
+        d_gain_D = product_BTD.flatten(0, -2).sum(0).to(gain_D.dtype) if trained else None
+        return d_x_BTD.to(upstream[0].dtype), d_gain_D, None
+
+
+class RMSNorm(nn.RMSNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        normed: Tensor = _Normalised.apply(x, self.weight, self.eps)
+        return normed
 
 
 class FeedForward(nn.Module):
@@ -29,8 +86,7 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(config.ffn, config.hidden, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        gated: Tensor = functional.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD)
-        return self.down_proj(gated)
+        return self.down_proj(_Gated.apply(self.gate_proj(x_BTD), self.up_proj(x_BTD)))
 
 
 class Block(nn.Module):
@@ -38,8 +94,8 @@ class Block(nn.Module):
         super().__init__()
         self.self_attn = Attention(config)
         self.mlp = FeedForward(config)
-        self.input_layernorm = nn.RMSNorm(config.hidden, eps=config.norm_eps)
-        self.post_attention_layernorm = nn.RMSNorm(config.hidden, eps=config.norm_eps)
+        self.input_layernorm = RMSNorm(config.hidden, eps=config.norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden, eps=config.norm_eps)
 
     def forward(self, x_BTD: Tensor, sight: Sight, cache: LayerCache | None) -> Tensor:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), sight, cache)
@@ -53,7 +109,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = nn.RMSNorm(config.hidden, eps=config.norm_eps)
+        self.norm = RMSNorm(config.hidden, eps=config.norm_eps)
 
 
 @dataclass
@@ -118,12 +174,23 @@ class Transformer(nn.Module):
         )
         if positions_BT is None:
             positions_BT = torch.arange(start, start + length, device=ids_BT.device)[None]
+        starts_BT, mask = None, None
+        if documents_BT is not None:
+            assert cache is None, "packed documents are not generated from"
+            starts_BT = starts_of_documents(documents_BT)
+            if ids_BT.device.type != "cpu":
+                # The fused kernels there take a mask.
+                mask = mask_within_documents(starts_BT)
+                starts_BT = None
+        elif cache is not None:
+            mask = _mask(cache, length)
         x_BTD = self.model.embed_tokens(ids_BT)
         cos_BTN, sin_BTN = rotations(positions_BT, self.config.head_dim, self.config.rope_base)
         sight = Sight(
             cos=cos_BTN[:, None].to(x_BTD.dtype),
             sin=sin_BTN[:, None].to(x_BTD.dtype),
-            mask_BTS=_additive(_mask(documents_BT, cache, length), x_BTD.dtype),
+            mask_BTS=_additive(mask, x_BTD.dtype),
+            starts_BT=starts_BT,
             start=start,
         )
         for index, block in enumerate(self.model.layers):
@@ -170,13 +237,8 @@ def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
 
 
-def _mask(documents_BT: Tensor | None, cache: Cache | None, length: int) -> Tensor | None:
+def _mask(cache: Cache, length: int) -> Tensor | None:
     """True where a position may be seen, [B, 1, T, S]; None is plain causal."""
-    if documents_BT is not None:
-        assert cache is None, "packed documents are not generated from"
-        return mask_within_documents(documents_BT)
-    if cache is None:
-        return None
     end = cache.seen + length
     visible_BS = cache.visible_BS[:, :end]
     if cache.seen == 0 and bool(visible_BS.all()):

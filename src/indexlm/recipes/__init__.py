@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from indexlm.config import AnyRecipe, Continuation, Recipe, load_recipe
+from indexlm.config import AnyRecipe, Continuation, Recipe
 from indexlm.errors import UserError
 from indexlm.recipes import long32k, lora, tiny
+from indexlm.settings import load_recipe
 
 RECIPES: dict[str, Callable[[], AnyRecipe]] = {
     "tiny": tiny.recipe,

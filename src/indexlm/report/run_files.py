@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from indexlm.config import Recipe, load_recipe
+from indexlm.config import Recipe
 from indexlm.errors import DamagedError
 from indexlm.records import Manifest, read_manifest, read_metrics
+from indexlm.settings import load_recipe
 from indexlm.text.jsonl import read_jsonl
 
 TRAINING = ("trunk", "base", "pure", "sft", "chat", "character-sft", "character")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from indexlm.config import DpoConfig, SftConfig, TrainConfig
 from indexlm.errors import UserError
 from indexlm.records import publish, verify
+from indexlm.runtime import device_of
 from indexlm.stages import inputs
 from indexlm.stages.training import mixed_feed, train_stage
 
@@ -132,7 +133,9 @@ def prefer(run: "Run", name: str, config: DpoConfig, pairs_of: str, parent: str)
     found = [rows.pair_of(record, tokenizer, context) for record in records]
     usable = [pair for pair in found if pair is not None]
     model = inputs.model_at(run, parent)
-    reference = reference_logprobs(model, usable, config.micro_batch)
+    device = device_of(run.recipe.hardware.device)
+    reference = reference_logprobs(model.to(device), usable, config.micro_batch)
+    model.to("cpu")
     feed = PairFeed(
         usable,
         reference,

@@ -46,11 +46,15 @@ def _decay(run: "Run", name: str, decay: DecayConfig) -> None:
     first = decay.from_step or config.steps
     last = first + decay.steps
     model = inputs.new_model(run)
+    phases = [Phase(0, config.mixture)]
+    # Under an unchanged mixture it reads the very rows that a longer trunk would read.
+    if decay.mixture != config.mixture:
+        phases.append(Phase(first * config.batch, decay.mixture))
     _pretrain(
         run,
         name,
         model,
-        [Phase(0, config.mixture), Phase(first * config.batch, decay.mixture)],
+        phases,
         lambda step: lr_share(config.schedule, step, last, decay.steps),
         between=(first, last),
         parent=at_step(run.path("trunk") / "checkpoints", first),

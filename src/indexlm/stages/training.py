@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from indexlm.feed.packing import Source
     from indexlm.model.transformer import Transformer
     from indexlm.pipeline import Run
+    from indexlm.train.lanes import Objective
     from indexlm.train.loop import Feed as AnyFeed
-    from indexlm.train.loop import Objective
 
 
 def mixed_feed(

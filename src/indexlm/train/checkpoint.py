@@ -47,6 +47,9 @@ class Checkpoints:
 
     def __post_init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "checkpoint") if self.background else None
+        if self.background:
+            # As in `_write`, but torch says it in a thread of its own.
+            warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
         self._pending: Future[None] | None = None
         # Collectives of two threads on one group would be mixed up.
         apart = self.background and ranks() > 1
@@ -153,8 +156,8 @@ def newest(folder: Path, made_from: str, inputs: Mapping[str, str] | None = None
         known, asked = manifest.notes.get("inputs", {}), dict(inputs or {})
         if manifest.fingerprint != made_from or known != asked:
             raise UserError(_changed(checkpoint, known, asked))
-        for error in damages:
-            log.warning(f"{error}; falling back to {checkpoint.name}")
+        for damage in damages:
+            log.warning(f"{damage}; falling back to {checkpoint.name}")
         return checkpoint
     if damages:
         raise DamagedError(
@@ -188,9 +191,10 @@ def size(state: Mapping[str, Tensor]) -> int:
 def check_space(folder: Path, state: Mapping[str, Tensor], more: int) -> None:
     """Raises UserError where the disk cannot hold the checkpoints of a stage: those that are kept,
     one being written and `more` to branch from."""
-    there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    need = (KEPT + 1 + more) * size(state) - there
-    free = shutil.disk_usage(folder).free
+    used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    need = (KEPT + 1 + more) * size(state) - used
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    free = shutil.disk_usage(there).free
     if need > free:
         raise UserError(
             f"{folder}: checkpoints take {need:,} bytes more ({KEPT + 1 + more} of "

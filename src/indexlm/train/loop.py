@@ -15,8 +15,9 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +34,7 @@ from indexlm.runtime import device_of, from_first, rank, ranks, summed
 from indexlm.train import checkpoint
 from indexlm.train.checkpoint import Checkpoints
 from indexlm.train.console import Console
+from indexlm.train.lanes import Lanes, Objective, fitting_lanes
 from indexlm.train.optim import adamw, named_state
 from indexlm.train.watch import (
     WATCH_EVERY,
@@ -46,10 +48,6 @@ from indexlm.train.watch import (
 )
 
 log = logging.getLogger("indexlm")
-
-Objective = Callable[[Transformer, Any], tuple[Tensor, int, Mapping[str, float]]]
-"""(model, batch) -> (summed loss, number of units, further sums). The loop divides by the units
-of the whole step, so splitting a batch cannot change the result."""
 
 SHOWN = 20
 """Documents of a skipped step that a message names; the log of the steps names all."""
@@ -111,8 +109,8 @@ def train(model: Transformer, stage: Stage, folder: Path) -> None:
     config = stage.config
     check_split(stage.name, config.batch, config.micro_batch, stage.hardware.head_parallel)
     device, hardware = device_of(stage.hardware.device), stage.hardware
-    folder.mkdir(parents=True, exist_ok=True)
-    worker = arrange(
+    lay_out = partial(
+        arrange,
         model,
         device,
         bfloat16=hardware.dtype == "bfloat16",
@@ -120,7 +118,9 @@ def train(model: Transformer, stage: Stage, folder: Path) -> None:
         recompute=hardware.recompute,
         head_parallel=hardware.head_parallel,
     )
-    worker.train()
+    worker = lay_out()
+    beside = fitting_lanes(worker, device, config.micro_batch) - 1
+    lanes = Lanes([worker, *(lay_out(beside=True) for _ in range(beside))], stage.objective)
     optimiser = adamw(worker, stage.config.optimiser)
     state = named_state(worker, optimiser)
     saves = Checkpoints(
@@ -131,15 +131,17 @@ def train(model: Transformer, stage: Stage, folder: Path) -> None:
         hardware.async_save,
     )
     step = _starting_step(stage, saves.folder, state)
+    folder.mkdir(parents=True, exist_ok=True)
     metrics = Metrics(folder / "metrics.jsonl", step, writes=rank() == 0)
     guard = SkipGuard(stage.config.skip_above, metrics.kept)
     console = Console(stage, worker.config, device, step, metrics.kept)
-    with _stop_requests() as stop_asked:
+    # No thread of it still writes when this ends, in whatever way.
+    with _stop_requests() as stop_asked, closing(saves), closing(lanes):
         while step < stage.last_step:
             share = stage.lr_share(step)
             for group in optimiser.param_groups:
                 group["lr"] = stage.config.optimiser.lr * share
-            entry = _train_step(worker, optimiser, stage, step, guard, device, stop_asked)
+            entry = _train_step(lanes, optimiser, stage, step, guard, device, stop_asked)
             stopping = entry.pop("stop")
             step += 1
             if stage.evaluate and _evaluation_due(stage, step):
@@ -149,14 +151,13 @@ def train(model: Transformer, stage: Stage, folder: Path) -> None:
             metrics.write(entry | console.measure(entry))
             console.show(entry, step)
             saves.check()
-            if step == stage.last_step or step % stage.config.save_every == 0 or stopping:
+            if step == stage.last_step or _save_due(stage.config, step) or stopping:
                 saves.save(step, state)
             if stopping and step < stage.last_step:
                 saves.wait()
                 metrics.close()
                 raise StoppedError(f"{stage.name}: stopped after step {step}, state saved")
     saves.wait()
-    saves.close()
     metrics.close()
     console.close()
     bring_back(worker, model)
@@ -186,7 +187,7 @@ def check_split(name: str, batch: int, micro_batch: int, head_parallel: int) -> 
 
 
 def _train_step(
-    model: Transformer,
+    lanes: Lanes,
     optimiser: torch.optim.AdamW,
     stage: Stage,
     step: int,
@@ -195,9 +196,10 @@ def _train_step(
     stop_asked: Callable[[], bool],
 ) -> dict[str, Any]:
     optimiser.zero_grad(set_to_none=True)
+    model = lanes.models[0]
     watched = step % WATCH_EVERY == 0
-    with watching(model, watched) as seen:
-        sums = _forward_and_backward(model, stage, step, device, stop_asked)
+    with watching(lanes.models, watched) as seen:
+        sums = _forward_and_backward(lanes, stage, step, device, stop_asked)
     units, names = sums["units"], list(stage.feed.names)
     sum_head_gradient(model)
     squares = {name: s / units**2 for name, s in gradient_squares(model).items()}
@@ -238,7 +240,7 @@ def _train_step(
 
 
 def _forward_and_backward(
-    model: Transformer, stage: Stage, step: int, device: str, stop_asked: Callable[[], bool]
+    lanes: Lanes, stage: Stage, step: int, device: str, stop_asked: Callable[[], bool]
 ) -> dict[str, float]:
     """Gradients of this process's micro-batches, summed; the returned sums are of all processes."""
     loss_sum = torch.zeros((), dtype=torch.float64, device=device)
@@ -247,9 +249,8 @@ def _forward_and_backward(
     further: dict[str, float] = {}
     for number, batch in enumerate(stage.feed.micro_batches(step, rank(), ranks())):
         _seed_dropout(stage.seed, step, rank() + number * ranks())
-        loss, count, more = stage.objective(model, batch.to(device))
-        loss.backward()
-        loss_sum += loss.detach()
+        loss, count, more = lanes.run(batch.to(device))
+        loss_sum += loss
         units += count
         read += batch.label_bytes
         for name, of_source in batch.tokens.items():
@@ -258,6 +259,7 @@ def _forward_and_backward(
             further[name] = further.get(name, 0.0) + value
         # Else its small blocks lie between those of the next micro-batch: up to 35% more memory.
         del loss, batch
+    lanes.collect()
     sums = {"loss": float(loss_sum), "units": units, "bytes": read, "stop": stop_asked()}
     sums |= {f"tokens {name}": count for name, count in tokens.items()}
     sums |= {f"further {name}": value for name, value in sorted(further.items())}
@@ -326,6 +328,11 @@ def _check_weights(stage: Stage, state: Mapping[str, Tensor]) -> None:
             f"{stage.name}: {name} of the model to start from is not finite; start from another "
             "model or checkpoint"
         )
+
+
+def _save_due(config: TrainConfig, step: int) -> bool:
+    """Also at a step that is to be kept, whether or not `save_every` falls on it."""
+    return any(every and step % every == 0 for every in (config.save_every, config.keep_every))
 
 
 def _evaluation_due(stage: Stage, step: int) -> bool:

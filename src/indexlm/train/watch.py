@@ -2,7 +2,7 @@
 
 Gradient norms cost one pass over the gradients and are there at every step. Norms of updates and of
 activations, and the head's rows, are looked at every WATCH_EVERY steps. All of it together is under
-2% of a step (`benchmarks/training.py`).
+2% of a step (`benchmarks/watching.py`).
 
 With several processes every number here is of all of them.
 
@@ -13,9 +13,10 @@ import math
 import re
 import statistics
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,12 +73,15 @@ def update_squares(model: Transformer, optimiser: torch.optim.AdamW) -> dict[str
     names = {id(p): name for name, p in model.named_parameters()}
     updates: dict[str, Tensor] = {}
     held: list[int] = []
+    # Read together: each reading waits for the GPU.
+    steps_of = torch.stack([moments["step"] for moments in optimiser.state.values()])
+    done = dict(zip(optimiser.state, steps_of.tolist()))
     for group in optimiser.param_groups:
+        if not group["params"]:
+            continue  # LoRA trains neither the head nor a gain.
         lr, (beta1, beta2) = group["lr"], group["betas"]
-        # Read together: each reading waits for the GPU.
-        counts = torch.stack([optimiser.state[p]["step"] for p in group["params"]]).tolist()
-        for parameter, steps in zip(group["params"], counts):
-            moments = optimiser.state[parameter]
+        for parameter in group["params"]:
+            moments, steps = optimiser.state[parameter], done[parameter]
             denominator = local(moments["exp_avg_sq"]).sqrt()
             denominator.div_(math.sqrt(1 - beta2**steps)).add_(group["eps"])
             update = denominator.reciprocal_().mul_(local(moments["exp_avg"]))
@@ -104,37 +108,51 @@ def by_layer(squares: Mapping[str, float]) -> dict[str, float]:
 class Activations:
     """Root mean squares of the residual stream, after the embedding and after every block."""
 
-    squares: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    squares: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    """By layer and lane, each of which adds up its own."""
+    counts: dict[tuple[str, int], int] = field(default_factory=dict)
 
-    def see(self, layer: str, out: Tensor) -> None:
+    def see(self, layer: str, lane: int, out: Tensor) -> None:
+        place = (layer, lane)
         square = out.detach().float().square().sum()
-        self.squares[layer] = self.squares.get(layer, 0.0) + square
-        self.counts[layer] = self.counts.get(layer, 0) + out.numel()
+        self.squares[place] = self.squares.get(place, 0.0) + square
+        self.counts[place] = self.counts.get(place, 0) + out.numel()
 
     def means(self) -> dict[str, float]:
-        seen = torch.stack(list(self.squares.values())).double().cpu()
-        counts = torch.tensor(list(self.counts.values()), dtype=torch.float64)
-        squares, total = summed(torch.stack([seen, counts]))
-        return dict(zip(self.squares, (squares / total).sqrt().tolist()))
+        places = sorted(self.squares, key=lambda place: place[1])
+        layers = list(dict.fromkeys(layer for layer, _ in places))
+        # One copy from the device, not one for each layer.
+        found = torch.stack([self.squares[place] for place in places]).double().cpu()
+        sums = torch.zeros(2, len(layers), dtype=torch.float64)
+        for place, square in zip(places, found):
+            at = layers.index(place[0])
+            sums[0, at] += square
+            sums[1, at] += self.counts[place]
+        squares, counts = summed(sums)
+        return dict(zip(layers, (squares / counts).sqrt().tolist()))
 
 
 @contextmanager
-def watching(model: Transformer, watched: bool) -> Iterator[Activations]:
+def watching(lanes: Sequence[Transformer], watched: bool) -> Iterator[Activations]:
     """Look at the activations of every forward pass within it, where `watched`."""
     seen = Activations()
-    places: list[tuple[str, nn.Module]] = [("embedding", model.model.embed_tokens)]
-    places += [(f"layer {index}", block) for index, block in enumerate(model.model.layers)]
-    hooks = [
-        module.register_forward_hook(lambda _, __, out, layer=layer: seen.see(layer, out))
-        for layer, module in places
-        if watched
-    ]
+    hooks = []
+    for lane, model in enumerate(lanes if watched else ()):
+        places: list[tuple[str, nn.Module]] = [("embedding", model.model.embed_tokens)]
+        places += [(f"layer {index}", block) for index, block in enumerate(model.model.layers)]
+        for layer, module in places:
+            hooks.append(module.register_forward_hook(partial(_see, seen, layer, lane)))
     try:
         yield seen
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _see(
+    seen: Activations, layer: str, lane: int, module: nn.Module, given: Any, out: Tensor
+) -> None:
+    seen.see(layer, lane, out)
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ NOT_MINE = -1
 
 def cross_entropy(model: Transformer, hidden_LD: Tensor, labels_L: Tensor) -> Tensor:
     """Sum of -log p(label) over positions, nats, float32."""
-    head_RD = model.lm_head.own_rows().to(hidden_LD.dtype)
+    head_RD = model.lm_head.own_rows()
     shared = head_group(model)
     if shared is None:
         return SummedCrossEntropy.apply(hidden_LD, head_RD, labels_L)
@@ -35,8 +35,7 @@ def cross_entropy(model: Transformer, hidden_LD: Tensor, labels_L: Tensor) -> Te
 
 def log_probs(model: Transformer, hidden_LD: Tensor, labels_L: Tensor) -> Tensor:
     """log p(label) of each position, nats, float32 [L]; its gradient may weigh them apart."""
-    head_RD = model.lm_head.own_rows().to(hidden_LD.dtype)
-    return SharedLogProbs.apply(hidden_LD, head_RD, labels_L, head_group(model))
+    return SharedLogProbs.apply(hidden_LD, model.lm_head.own_rows(), labels_L, head_group(model))
 
 
 class SummedCrossEntropy(torch.autograd.Function):
@@ -46,12 +45,14 @@ class SummedCrossEntropy(torch.autograd.Function):
     written down: s goes into the narrow side of both products, and the label's part is a row added
     after them. That leaves the arithmetic at 2% to 8% over the three matrix products.
 
-    Logits of a bfloat16 model are widened before the softmax: at a logit of 10 bfloat16 steps by
-    0.06. A frozen head gets no gradient buffer, which would be 533 MB at 65,029 x 2,048.
+    Products are in the dtype of the hidden states. Logits in bfloat16 are widened before the
+    softmax: at a logit of 10 bfloat16 steps by 0.06. The head's gradient is float32 where its rows
+    are. A frozen head gets no gradient buffer, which would be 533 MB at 65,029 x 2,048.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden_LD: Tensor, head_VD: Tensor, labels_L: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden_LD: Tensor, raw_head_VD: Tensor, labels_L: Tensor) -> Tensor:
+        head_VD = raw_head_VD.to(hidden_LD.dtype)
         d_hidden_LD = torch.empty_like(hidden_LD)
         d_head_VD = _gradient_of(head_VD) if ctx.needs_input_grad[1] else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_LD.device)
@@ -74,14 +75,17 @@ class SummedCrossEntropy(torch.autograd.Function):
             if d_head_VD is not None:
                 _add_product(d_head_VD, e_CV.T, (hidden_CD / sum_C1).to(head_VD.dtype))
                 d_head_VD.index_add_(0, labels_C, hidden_CD.float(), alpha=-1)
+        if d_head_VD is not None:
+            d_head_VD = d_head_VD.to(raw_head_VD.dtype)
         ctx.save_for_backward(d_hidden_LD, d_head_VD)
         return total
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        # In place, for a copy of the head's would be the largest tensor of a step; it runs once.
         d_hidden_LD, d_head_VD = ctx.saved_tensors
-        d_head = None if d_head_VD is None else d_head_VD * upstream[0]
-        return d_hidden_LD * upstream[0], d_head, None
+        d_head = None if d_head_VD is None else d_head_VD.mul_(upstream[0])
+        return d_hidden_LD.mul_(upstream[0]), d_head, None
 
 
 class SharedLogProbs(torch.autograd.Function):
@@ -93,8 +97,9 @@ class SharedLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_LD: Tensor, head_RD: Tensor, labels_L: Tensor, shared: HeadGroup | None
+        ctx: Any, hidden_LD: Tensor, raw_head_RD: Tensor, labels_L: Tensor, shared: HeadGroup | None
     ) -> Tensor:
+        head_RD = raw_head_RD.to(hidden_LD.dtype)
         longest = _longest(len(labels_L), shared)
         hidden_GD = _gathered(_filled(hidden_LD, longest, 0.0), shared)
         labels_G = _rows_of(
@@ -141,7 +146,8 @@ class SharedLogProbs(torch.autograd.Function):
                 _add_product(d_head_RD, narrow_CR.T, hidden_GD[part])
         if shared is not None:
             own_LD = hidden_GD.new_empty(ctx.longest, hidden_GD.shape[1])
-            dist.reduce_scatter_tensor(own_LD, d_hidden_GD, group=shared.group)
+            parts = d_hidden_GD.chunk(dist.get_world_size(shared.group))
+            dist.reduce_scatter(own_LD, list(parts), group=shared.group)
             d_hidden_GD = own_LD
         return d_hidden_GD[: ctx.count], d_head_RD, None, None
 

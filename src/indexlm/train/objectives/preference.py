@@ -9,6 +9,7 @@ positions, V vocabulary.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -45,6 +46,23 @@ class PairBatch:
     @property
     def label_bytes(self) -> int:
         return 0
+
+    def split(self, parts: int) -> "list[PairBatch]":
+        """Its pairs in as many parts as there are pairs for."""
+        # A pair is a row of the first half and one of the second.
+        pairs_2P = torch.arange(len(self.reference_R)).view(2, -1)
+        return [
+            PairBatch(
+                Batch(
+                    self.rows.ids_BT[rows],
+                    self.rows.labels_BT[rows],
+                    self.rows.positions_BT[rows],
+                    self.rows.documents_BT[rows],
+                ),
+                self.reference_R[rows],
+            )
+            for rows in (part.flatten() for part in pairs_2P.chunk(parts, dim=1))
+        ]
 
     def to(self, device: str) -> "PairBatch":
         return PairBatch(self.rows.to(device), self.reference_R.to(device))
@@ -103,7 +121,10 @@ class PairFeed:
         """`reference` holds the log-probabilities of chosen and rejected answers, [pairs, 2]."""
         assert batch % micro_batch == 0, (batch, micro_batch)
         self.pairs, self.reference = pairs, reference
-        self.batch, self.micro_batch, self.seed = batch, micro_batch, seed
+        self.batch, self.micro_batch = batch, micro_batch
+        self._epoch = lru_cache(maxsize=2)(
+            lambda epoch: np.random.default_rng((seed, epoch)).permutation(len(pairs))
+        )
 
     @property
     def names(self) -> list[str]:
@@ -125,8 +146,7 @@ class PairFeed:
 
     def _pair(self, sample: int) -> int:
         epoch, place = divmod(sample, len(self.pairs))
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs))
-        return int(order[place])
+        return int(self._epoch(epoch)[place])
 
 
 @torch.no_grad()
