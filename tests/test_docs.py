@@ -10,6 +10,9 @@ import typer.core
 import typer.main
 
 from indexlm import cli
+from indexlm.config import HardwareConfig
+from indexlm.recipes import tiny
+from indexlm.settings import with_overrides
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ("base", "pure", "chat", "character", "bigram", "xz -9e")
@@ -60,11 +63,19 @@ def verbs_of(told: str) -> list[typer.core.TyperCommand]:
 
 
 @pytest.mark.parametrize(
-    "file", ["README.md", "README_zh.md", "docs/models.md", "docs/models_zh.md"]
+    "file",
+    [
+        "README.md",
+        "README_zh.md",
+        "docs/models.md",
+        "docs/models_zh.md",
+        "docs/training.md",
+        "docs/training_zh.md",
+    ],
 )
 def test_every_command_that_is_told_has_its_verb_and_its_options(file: str) -> None:
     told = commands_told(file)
-    assert len(told) > 10
+    assert len(told) > 5
     for line in told:
         for verb in verbs_of(line):
             known = {"--help"}.union(*(parameter.opts for parameter in verb.params))
@@ -75,3 +86,13 @@ def test_every_command_that_is_told_has_its_verb_and_its_options(file: str) -> N
 def test_a_verb_that_is_none_would_be_seen(line: str) -> None:
     with pytest.raises(KeyError):
         verbs_of(line)
+
+
+@pytest.mark.parametrize("file", ["docs/training.md", "docs/training_zh.md"])
+def test_the_training_page_has_every_setting_of_the_hardware_and_no_other(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    table = text.split("| `hardware` | |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.M) == list(HardwareConfig.model_fields)
+    settings = re.findall(r"(?:pretrain|base|pure|hardware)\.[a-z_.]+=[a-z0-9.]+", text)
+    assert len(settings) >= 6
+    with_overrides(tiny.recipe(), settings)

@@ -163,13 +163,18 @@ def summed(values: "torch.Tensor") -> "torch.Tensor":
 
 
 def start_threads(threads: int) -> int:
-    """Fix the number of processor threads (0 shares all among the processes of this machine) and
-    return it. Threads beyond the cores wait for each other at every operation."""
+    """Fix the number of processor threads and return it."""
     import torch
 
-    count = threads or max(1, len(os.sched_getaffinity(0)) // _processes_here())
+    count = threads_of(threads)
     torch.set_num_threads(count)
     return count
+
+
+def threads_of(asked: int) -> int:
+    """Threads of a process; 0 shares the cores among the processes of this machine. Threads beyond
+    the cores wait for each other at every operation."""
+    return asked or max(1, len(os.sched_getaffinity(0)) // _processes_here())
 
 
 def _processes_here() -> int:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 
-from indexlm.config import Continuation, DpoConfig, HardwareConfig, Recipe, TrainConfig
+from indexlm.config import AnyRecipe, Continuation, DpoConfig, HardwareConfig, Recipe, TrainConfig
 from indexlm.errors import UserError
 from indexlm.model import communication, costs
 from indexlm.model.communication import Layout
 from indexlm.model.config import LoraConfig, ModelConfig
-from indexlm.runtime import device_of, memory_for, ranks
+from indexlm.runtime import device_of, memory_for, ranks, threads_of
 
 GIB = 2**30
 IMPORTS = 450 * 2**20
@@ -27,13 +27,20 @@ MOST_ROWS = 2**20
 
 
 def training_memory(
-    model: ModelConfig, rows: int, length: int, *, mixed: bool = False, recomputed: bool = False
+    model: ModelConfig,
+    rows: int,
+    length: int,
+    *,
+    mixed: bool = False,
+    recomputed: bool = False,
+    lanes: int = 1,
 ) -> dict[str, int]:
     """Peak bytes by part of training all weights on micro-batches of `rows` rows.
 
     `mixed` is bfloat16 arithmetic with float32 weights, gradients and moments; `recomputed` makes
-    the activations of each block again in the backward pass. The parts are counted as if all were
-    there at once, which they are from the second micro-batch of a step on.
+    the activations of each block again in the backward pass; `lanes` are the processor cores that
+    share the rows, each with gradients of its own. The parts are counted as if all were there at
+    once, which they are from the second micro-batch of a step on.
     """
     if mixed:
         parts = gpu_memory(model, Layout(1, rows * length), rows, length, recomputed=recomputed)
@@ -42,11 +49,11 @@ def training_memory(
     head = model.vocab_size * model.hidden
     return {
         "weights": costs.FLOAT32 * model.parameters,
-        "gradients": costs.FLOAT32 * model.parameters,
+        "gradients": lanes * costs.FLOAT32 * model.parameters,
         "moments of AdamW": 2 * costs.FLOAT32 * model.parameters,
         "activations": rows * length * sum(kept.values()),
-        "logits of one chunk": _chunk_bytes(model, rows * length),
-        "head: normalised rows, gradient": costs.FLOAT32 * HEAD_COPIES * head,
+        "logits of one chunk": lanes * _chunk_bytes(model, rows * length // lanes),
+        "head: normalised rows, gradient": lanes * costs.FLOAT32 * HEAD_COPIES * head,
         "Python and torch": IMPORTS,
     }
 
@@ -65,7 +72,9 @@ def gpu_memory(
     head = communication.head_rows(model, layout.head_ranks) * model.hidden
     sharded = (model.layers * block + embedding + whole_head) // ranks
     numbers = sharded + (0 if in_fsdp else head)
-    kept = costs.activation_bytes(model, length, number_bytes=size, checkpointed=recomputed)
+    kept = costs.activation_bytes(
+        model, length, number_bytes=size, checkpointed=recomputed, fused=True
+    )
     tokens = rows * length
     group_tokens = layout.head_ranks * tokens
     chunk = min(CHUNK_ON_GPU, group_tokens) * head // model.hidden
@@ -113,15 +122,25 @@ def training_bytes(recipe: Recipe, stage: TrainConfig) -> int:
     model = recipe.model
     # A pair is two rows.
     rows = stage.micro_batch * (2 if isinstance(stage, DpoConfig) else 1)
-    return sum(_of_hardware(model, rows, model.context, recipe.hardware).values())
+    return sum(_of_hardware(recipe, model, rows, model.context, stage.micro_batch).values())
 
 
 def _of_hardware(
-    model: ModelConfig, rows: int, length: int, hardware: HardwareConfig
+    recipe: AnyRecipe, model: ModelConfig, rows: int, length: int, units: int
 ) -> dict[str, int]:
+    """`units` are what lanes share: rows, or pairs of them."""
+    hardware = recipe.hardware
     mixed = hardware.dtype == "bfloat16"
     if ranks() == 1:
-        return training_memory(model, rows, length, mixed=mixed, recomputed=hardware.recompute)
+        cores = threads_of(recipe.threads) if device_of(hardware.device) == "cpu" else 1
+        return training_memory(
+            model,
+            rows,
+            length,
+            mixed=mixed,
+            recomputed=hardware.recompute,
+            lanes=min(cores, units),
+        )
     layout = Layout(
         ranks(),
         rows * length,
@@ -157,13 +176,13 @@ def check_continuation_memory(recipe: Continuation, parent: ModelConfig) -> None
     model = windowed(recipe, parent)
     if recipe.pretrain is not None:
         rows, length = recipe.pretrain.micro_batch, recipe.pretrain.length or model.context
-        need = sum(_of_hardware(model, rows, length, recipe.hardware).values())
+        need = sum(_of_hardware(recipe, model, rows, length, rows).values())
         lower = f"pretrain.micro_batch={rows} or pretrain.length={length}"
         _check(f"{recipe.name}: pretrain", need, lower, recipe.hardware)
     if recipe.sft is not None:
         rows, length = recipe.sft.micro_batch, recipe.sft.length or model.context
         if recipe.lora is None:
-            need = sum(_of_hardware(model, rows, length, recipe.hardware).values())
+            need = sum(_of_hardware(recipe, model, rows, length, rows).values())
             lower = f"sft.micro_batch={rows} or sft.length={length}, or set lora"
         else:
             need = sum(lora_memory(model, rows, length, recipe.lora).values())
