@@ -73,7 +73,7 @@ def peak(model: dict[str, int], rows: int, lora: dict[str, float] | None) -> int
 
 @pytest.mark.parametrize(
     ("model", "rows"),
-    [(ACTIVATIONS, 32), (VOCABULARY, 4), (STATE, 2)],
+    [(ACTIVATIONS, 48), (VOCABULARY, 4), (STATE, 2)],
     ids=["activations", "vocabulary", "state"],
 )
 def test_training_takes_the_memory_that_the_plan_states(model: dict[str, int], rows: int) -> None:
@@ -104,13 +104,30 @@ def test_the_released_model_is_fine_tuned_where_it_cannot_be_trained() -> None:
     assert 12 * GIB < sum(tuned.values()) < 20 * GIB < 36 * GIB < sum(full.values())
 
 
-def test_the_pairs_of_dpo_are_two_rows_and_their_logits_are_held_whole() -> None:
-    recipe = tiny.recipe()
-    need = plan.training_bytes(recipe, recipe.dpo)
+def test_the_pairs_of_dpo_are_two_rows_each() -> None:
+    recipe = with_overrides(tiny.recipe(), ["threads=1"])
+    assert isinstance(recipe, Recipe)
     rows, model = 2 * recipe.dpo.micro_batch, recipe.model
     language = sum(plan.training_memory(model, rows, model.context).values())
-    labels = recipe.dpo.micro_batch * (256 + recipe.dpo.max_new_tokens)
-    assert need == language + 4 * 5120 * (3 * labels - 2 * 512)
+    assert plan.training_bytes(recipe, recipe.dpo) == language
+
+
+def test_each_lane_has_gradients_and_a_head_of_its_own() -> None:
+    one, three = (
+        with_overrides(tiny.recipe(), [f"threads={threads}", "pretrain.micro_batch=4"])
+        for threads in (1, 3)
+    )
+    assert isinstance(one, Recipe) and isinstance(three, Recipe)
+    more = plan.training_bytes(three, three.pretrain) - plan.training_bytes(one, one.pretrain)
+    model = one.model
+    head = 3 * 4 * model.vocab_size * model.hidden
+    logits = 2 * 4 * model.vocab_size * (3 * 341 - 512)
+    assert more == 2 * (4 * model.parameters + head) + logits
+    alone = with_overrides(three, ["pretrain.micro_batch=1"])
+    assert isinstance(alone, Recipe)
+    same = with_overrides(one, ["pretrain.micro_batch=1"])
+    assert isinstance(same, Recipe)
+    assert plan.training_bytes(alone, alone.pretrain) == plan.training_bytes(same, same.pretrain)
 
 
 @pytest.mark.parametrize("memory", [2 * GIB, 24 * GIB, 400 * GIB])
@@ -133,7 +150,7 @@ def test_a_recipe_larger_than_the_machine_is_refused_with_what_to_lower() -> Non
 def test_a_continuation_is_judged_in_its_own_window_and_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory, "machine_memory", lambda: 24 * GIB)
+    monkeypatch.setattr(memory, "memory_for", lambda device: 24 * GIB)
     fine_tuning = lora.recipe()
     with pytest.raises(UserError, match=r"lora: sft needs about .* lower sft.micro_batch=4 or"):
         plan.check_continuation_memory(fine_tuning, ModelConfig())

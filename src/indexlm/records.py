@@ -99,10 +99,14 @@ def seal(folder: Path, made_from: str, notes: Mapping[str, Any] | None = None) -
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that `path` holds the old text or the new, never a part."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(content, file, ensure_ascii=False, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(content, file, ensure_ascii=False, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        # Of a full disk it says no name.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     partial.rename(path)
     _sync(path.parent)
 

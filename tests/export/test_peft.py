@@ -475,5 +475,5 @@ def test_five_steps_of_the_loop_give_the_adapter_that_peft_gives(tmp_path: Path)
     fresh = make_model()
     wrap(fresh, CONFIG, 5)
     for name, value in adapter_state(ours).items():
-        torch.testing.assert_close(value, their[their_name(name)].data, rtol=0, atol=1e-6)
+        torch.testing.assert_close(value, their[their_name(name)].data, rtol=0, atol=2e-6)
         assert float((value - adapter_state(fresh)[name]).abs().max()) > 1e-3

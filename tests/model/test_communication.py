@@ -43,8 +43,8 @@ def test_a_shared_head_moves_hidden_states_instead_of_its_weights() -> None:
     hidden = found["hidden states", "all-gather"]
     assert (hidden.ranks, hidden.size, hidden.times) == (8, 2 * 8 * 4096 * 2048, 2)
     assert hidden.sent == 2 * 7 * 4096 * 2048
-    gradient = found["gradients of hidden states", "all-reduce"]
-    assert (gradient.size, gradient.sent) == (hidden.size, 2 * hidden.sent)
+    gradient = found["gradients of hidden states", "reduce-scatter"]
+    assert (gradient.size, gradient.sent) == (hidden.size, hidden.sent)
     head = found["head", "all-reduce"]
     # 65,029 rows in eight parts of at most 8,129, float32, over the eight groups, once a step.
     assert (head.ranks, head.size, head.times, head.stride) == (8, 4 * 8129 * 2048, 1, 8)

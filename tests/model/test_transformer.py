@@ -167,7 +167,7 @@ def test_gradients_of_packed_documents_are_those_of_each_alone(
 ) -> None:
     """Alone they go through torch's own attention, all in float64. The longest has two blocks of
     queries."""
-    model = with_window(copy.deepcopy(request.getfixturevalue(name)).double(), 128)
+    model = with_window(copy.deepcopy(request.getfixturevalue(name)).double(), 256)
     sizes = [QUERIES + 7, 1, 20]
     ids = torch.randint(5, 512, (sum(sizes),), generator=torch.Generator().manual_seed(2))
     documents_T = torch.repeat_interleave(torch.arange(3), torch.tensor(sizes))

@@ -28,6 +28,7 @@ def training(files: RunFiles) -> Html:
                 "base 与 pure 从主干的同一步分出，继承优化器状态；"
                 "base 的退火配比含指令数据，pure 不含。",
             ),
+            *_shares(files, ("trunk", "base", "pure")),
         ]
     tuned = [name for name in ("sft", "character-sft") if metrics[name]]
     if tuned:
@@ -51,6 +52,29 @@ def training(files: RunFiles) -> Html:
             ),
         ]
     return join(*parts, *_pairs(files))
+
+
+def _shares(files: RunFiles, stages: Sequence[str]) -> list[Html]:
+    """Shares of the tokens that each finished stage read, beside those that were asked for."""
+    found = []
+    for stage in stages:
+        notes = files.manifests[stage].notes if stage in files.manifests else {}
+        asked = {name: share for name, share in notes.get("asked", {}).items() if share}
+        whole = sum(asked.values())
+        told = ", ".join(
+            f"{name} {notes['shares'].get(name, 0):.1%} ({share / whole:.1%})"
+            for name, share in sorted(asked.items())
+        )
+        if told:
+            found.append(
+                sentence(
+                    "p",
+                    f"{stage}, shares of {number(notes['tokens'])} tokens, in brackets as asked: "
+                    f"{told}.",
+                    f"{stage}：{number(notes['tokens'])} 词元的来源份额（括号内为要求）：{told}。",
+                )
+            )
+    return found
 
 
 def capabilities(files: RunFiles) -> Html:

@@ -15,7 +15,7 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -145,8 +145,7 @@ def train(model: Transformer, stage: Stage, folder: Path) -> None:
             stopping = entry.pop("stop")
             step += 1
             if stage.evaluate and _evaluation_due(stage, step):
-                # Its batches have shapes of their own, each of which would be compiled.
-                with torch.compiler.set_stance("force_eager"):
+                with _uncompiled(hardware):
                     entry["scores"] = dict(stage.evaluate(worker))
             metrics.write(entry | console.measure(entry))
             console.show(entry, step)
@@ -162,6 +161,13 @@ def train(model: Transformer, stage: Stage, folder: Path) -> None:
     console.close()
     bring_back(worker, model)
     from_first(lambda: seal(folder, stage.made_from, console.account(step)))
+
+
+def _uncompiled(hardware: HardwareConfig) -> AbstractContextManager[Any]:
+    """An evaluation has batches of many shapes, each of which would be compiled."""
+    if hardware.compile:
+        return torch.compiler.set_stance("force_eager")
+    return nullcontext()
 
 
 def check_split(name: str, batch: int, micro_batch: int, head_parallel: int) -> None:
