@@ -3,9 +3,11 @@ themselves."""
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from benchmarks.training.meter import Meter
 from benchmarks.training.points import Point
 from benchmarks.training.stream import documents
@@ -18,6 +20,7 @@ from indexlm.model.config import ModelConfig
 from indexlm.model.transformer import Transformer
 from indexlm.records import read_metrics
 from indexlm.tokens.shards import Shard
+from indexlm.train import loop
 from indexlm.train.loop import Stage, train
 from indexlm.train.objectives.language import language_loss
 
@@ -25,9 +28,18 @@ LOADER_STEPS = 100
 
 
 def indexlm(
-    point: Point, steps: int, meter: Meter, *, compiled: bool, norm_head: bool = True
+    point: Point,
+    steps: int,
+    meter: Meter,
+    *,
+    compiled: bool,
+    norm_head: bool = True,
+    lanes: bool = True,
+    whole_rows: bool = False,
 ) -> dict[str, Any]:
     """Times and losses are those of the run's own log."""
+    if not lanes:
+        loop.fitting_lanes = lambda *_: 1
     model = Transformer(
         ModelConfig(
             vocab_size=point.vocab_size,
@@ -43,6 +55,7 @@ def indexlm(
     )
     model.initialise(0)
     feed = _feed(point, meter)
+    feed.whole_rows = whole_rows
     meter.ready()
     stage = Stage(
         name="benchmark",
@@ -86,14 +99,20 @@ class _MeteredFeed(Feed):
     """Tells the meter that a step has ended when the next one is asked for."""
 
     meter: Meter
+    whole_rows = False
 
     def micro_batches(self, step: int, *further: Any, **named: Any) -> Iterator[Batch]:
         if step > 0:
             self.meter.step_ended()
-        return super().micro_batches(step, *further, **named)
+        for batch in super().micro_batches(step, *further, **named):
+            if self.whole_rows:
+                positions = torch.arange(self.length).expand_as(batch.positions_BT)
+                whole = torch.zeros_like(batch.documents_BT)
+                batch = replace(batch, positions_BT=positions, documents_BT=whole)
+            yield batch
 
 
-def _feed(point: Point, meter: Meter) -> Feed:
+def _feed(point: Point, meter: Meter) -> "_MeteredFeed":
     """Two sources, each with every document: a run mixes several."""
     ids, offsets = documents(point.vocab_size)
     sources = {

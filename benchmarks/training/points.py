@@ -7,6 +7,10 @@ EAGER = ("hf_bare", "hf_trainer", "litgpt")
 COMPILED = tuple(f"{peer}_compiled" for peer in EAGER)
 OURS = ("indexlm", "indexlm_compiled")
 
+CONTROLS = ("indexlm_one_lane", "indexlm_whole_rows")
+"""What two of our choices are worth: all threads in every operation instead of a lane for each, and
+rows that are one document, so that attention does the arithmetic that the peers' does."""
+
 ROWS = (*EAGER, "indexlm", *COMPILED, "indexlm_compiled")
 """hf_bare: transformers' Llama in the plainest loop with fused AdamW. hf_trainer: the same model
 in transformers' Trainer. litgpt: its GPT and its loss in its pre-training loop's steps (its own
@@ -53,10 +57,10 @@ def points() -> Mapping[str, Point]:
             batch=recipe.pretrain.batch,
             rows=ROWS,
         ),
-        "tiny": Point(12, 256, 4, 736, 8192, 256, 16, (*ROWS, "loader")),
-        "small": Point(12, 512, 8, 1472, 32000, 512, 8, (*ROWS, "loader")),
+        "tiny": Point(12, 256, 4, 736, 8192, 256, 16, (*ROWS, *CONTROLS, "loader")),
+        "small": Point(12, 512, 8, 1472, 32000, 512, 8, (*ROWS, *CONTROLS, "loader")),
         "bigvocab": Point(
             *(6, 512, 8, 1472, 65029, 1024, 8),
-            rows=(*ROWS, "litgpt_chunked_head", "indexlm_plain_head", "loader"),
+            rows=(*ROWS, *CONTROLS, "litgpt_chunked_head", "indexlm_plain_head", "loader"),
         ),
     }

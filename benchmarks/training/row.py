@@ -47,11 +47,18 @@ def run(row: str, point: Point, steps: int, meter: Meter) -> dict[str, Any]:
 
             chunk = 128 if name == "litgpt_chunked_head" else 0
             return litgpt(point, steps, meter, compiled=compiled, head_chunk=chunk)
-        case "indexlm" | "indexlm_plain_head":
+        case "indexlm" | "indexlm_plain_head" | "indexlm_one_lane" | "indexlm_whole_rows":
             from benchmarks.training.ours import indexlm
 
-            plain = name == "indexlm_plain_head"
-            return indexlm(point, steps, meter, compiled=compiled, norm_head=not plain)
+            return indexlm(
+                point,
+                steps,
+                meter,
+                compiled=compiled,
+                norm_head=name != "indexlm_plain_head",
+                lanes=name != "indexlm_one_lane",
+                whole_rows=name == "indexlm_whole_rows",
+            )
         case "loader":
             from benchmarks.training.ours import loader
 

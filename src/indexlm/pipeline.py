@@ -12,7 +12,7 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -187,33 +187,71 @@ def run_recipe(recipe: AnyRecipe, folder: Path, only: str | None = None) -> None
     if only is not None and only not in steps:
         raise UserError(f"no stage {only!r}; the stages are {', '.join(steps)}")
     check_before(recipe)
-    check_owner(recipe, folder)
+    from_first(lambda: check_owner(recipe, folder))
     run = Run(recipe, folder)
     if only is not None:
-        _check_forerunners(run, only)
+        from_first(lambda: _check_forerunners(run, only))
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     with ExitStack() as held:
         from_first(lambda: held.enter_context(only_writer(folder)))
+        todo = steps.keys() if only is None else {only}
+        from_first(lambda: _check_half_made(run, todo))
         before = from_first(lambda: _save_settings(recipe, folder))
         start_logging(folder / "log.txt" if rank() == 0 else None, quiet=rank() > 0)
         threads = start_threads(recipe.threads)
         log.info(f"{recipe.name} in {folder}, {ranks()} x {threads} threads")
-        todo = steps.keys() if only is None else {only}
         made_now: list[str] = []
         try:
             for number, name in enumerate(steps, start=1):
                 if name in todo and _run_step(run, name, f"[{number}/{len(steps)}] {name}"):
                     made_now.append(name)
                 if name == "text":
-                    left = {each for each in todo if not run.finished(each)}
-                    check_text(recipe, run.path("text"), left)
+                    from_first(lambda: _check_text(run, todo))
                 if name == "tokens" and isinstance(recipe, Recipe):
-                    check_epochs(recipe, tokens_of_run(folder) or {})
+                    tokens = from_first(lambda: tokens_of_run(folder) or {})
+                    check_epochs(recipe, tokens)
         except (UserError, DamagedError):
             if rank() == 0 and all(steps[name].copies for name in made_now):
                 copied = [folder / output for name in made_now for output in steps[name].outputs]
                 _undo_start(folder, before, made, copied)
             raise
+
+
+def _check_text(run: Run[Any], todo: Collection[str]) -> None:
+    left = {each for each in todo if not run.finished(each)}
+    check_text(run.recipe, run.path("text"), left)
+
+
+def _check_half_made(run: Run[Any], todo: Collection[str]) -> None:
+    """Raises UserError, before anything is made anew, where a stage is half trained under other
+    settings or is to branch from a step that the trunk does not keep."""
+    for name in todo:
+        saved = run.path(name) / "checkpoints"
+        # A finished stage of other settings is set aside, one that is half made is not.
+        half_made = saved.is_dir() and read_manifest(run.path(name)) is None
+        if run.steps[name].together and half_made:
+            from indexlm.train.checkpoint import check_settings
+
+            check_settings(saved, run.parts(name))
+    if isinstance(run.recipe, Recipe):
+        _check_branches(run, [name for name in ("base", "pure") if name in todo])
+
+
+def _check_branches(run: Run[Any], names: Sequence[str]) -> None:
+    trunk = run.recipe.pretrain
+    for name in names:
+        step = getattr(run.recipe, name).from_step
+        if step is None or run.finished(name):
+            continue
+        if run.finished("trunk"):
+            from indexlm.train.checkpoint import at_step
+
+            at_step(run.path("trunk") / "checkpoints", step)
+        elif step != trunk.steps and (not trunk.keep_every or step % trunk.keep_every):
+            raise UserError(
+                f"{name}.from_step={step} is no step that the trunk will keep; name its end, "
+                f"{trunk.steps}, or a multiple of pretrain.keep_every={trunk.keep_every}"
+            )
 
 
 def _save_settings(recipe: AnyRecipe, folder: Path) -> dict[str, Any] | None:
@@ -234,6 +272,8 @@ def branch_run(recipe: AnyRecipe, parent: Path, folder: Path) -> None:
     assert not folder.exists(), folder
     check_before(recipe)
     old, new = Run(recipe, parent), Run(recipe, folder)
+    if isinstance(recipe, Recipe):
+        _check_branches(old, ("base", "pure"))
     shared = [name for name in old.steps if old.finished(name)]
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -2,6 +2,7 @@
 a recipe that the machine cannot hold, a folder that is in use for something else, text that lacks
 what later stages ask of it."""
 
+import importlib.util
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -29,6 +30,10 @@ def check_before(recipe: AnyRecipe) -> None:
     check_source_names(recipe)
     check_schedules(recipe)
     check_processes(recipe)
+    if recipe.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise UserError(
+            "tensorboard=true needs a package of its own: pip install 'indexlm[tensorboard]'"
+        )
     if isinstance(recipe, Recipe):
         check_memory(recipe)
     else:

@@ -214,6 +214,11 @@ class Metrics:
                 "same command goes on from the newest checkpoint"
             ) from error
 
+    def sync(self) -> None:
+        """To the disk: a checkpoint that survives a power cut needs the steps before it."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
-from indexlm.errors import UserError
+from indexlm.errors import DamagedError, UserError
 from indexlm.records import fingerprint, sha256_file
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 T = TypeVar("T")
+
+PLAIN = (UserError, DamagedError, FloatingPointError, OSError)
+"""Errors that are a message: every process can raise the first one's."""
 
 _first_alone = False
 """Whether the first process is at work while the others wait for it."""
@@ -139,17 +142,21 @@ def from_first(make: Callable[[], T]) -> T:
 
     global _first_alone
     held: list[Any] = [None, None]
+    mine: Exception | None = None
     if rank() == 0:
         _first_alone = True
         try:
             held[0] = make()
         except Exception as error:  # raised below, here and by the others
-            held[1] = error
+            mine = held[1] = error
         finally:
             _first_alone = False
+    if mine is not None and not isinstance(mine, PLAIN):
+        # Others may not be able to make one like it.
+        held[1] = RuntimeError(repr(mine))
     dist.broadcast_object_list(held, src=0)
     if held[1] is not None:
-        raise held[1]
+        raise mine or held[1]
     return held[0]
 
 

@@ -4,6 +4,7 @@ Shape suffixes: B rows, T positions, D width, H heads, N head width, V vocabular
 """
 
 import copy
+import itertools
 import math
 from itertools import pairwise
 
@@ -13,7 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from indexlm.model.attention import QUERIES
+from indexlm.model.attention import (
+    QUERIES,
+    Sight,
+    mask_within_documents,
+    starts_of_documents,
+)
+from indexlm.model.rope import rotations
 from indexlm.model.transformer import Transformer, with_window
 
 IDS = torch.randint(5, 512, (24,), generator=torch.Generator().manual_seed(1))
@@ -187,6 +194,25 @@ def test_gradients_of_packed_documents_are_those_of_each_alone(
         torch.testing.assert_close(ours, sum(theirs), rtol=1e-9, atol=1e-9)
     leaking = packed(torch.zeros_like(documents_T))
     assert furthest(leaking[1], sum(each[1] for each in alone)) > 1
+
+
+@torch.no_grad()
+def test_the_mask_of_other_devices_hides_what_the_processor_skips(model: Transformer) -> None:
+    documents_BT = torch.tensor([[0] * 5 + [1] * 9 + [-1] * 10, [3] * 1 + [4] * 22 + [3] * 1])
+    starts_BT = starts_of_documents(documents_BT)
+    mask = mask_within_documents(starts_BT)
+    for row, documents in enumerate(documents_BT.tolist()):
+        for t, s in itertools.product(range(24), repeat=2):
+            # The last of the second row is a document of its own: a number is used again.
+            seen = s <= t and len(set(documents[s : t + 1])) == 1
+            assert bool(mask[row, 0, t, s]) == seen, (row, t, s)
+    x_BTD = torch.randn(2, 24, 64, generator=torch.Generator().manual_seed(4))
+    cos, sin = (each[:, None] for each in rotations(torch.arange(24)[None], 16, 1e4))
+    additive = torch.zeros(mask.shape).masked_fill_(~mask, -torch.inf)
+    attention = model.model.layers[0].self_attn
+    by_mask = attention(x_BTD, Sight(cos, sin, additive), None)
+    by_starts = attention(x_BTD, Sight(cos, sin, None, starts_BT=starts_BT), None)
+    torch.testing.assert_close(by_mask, by_starts, rtol=0, atol=1e-4)
 
 
 def test_packing_without_borders_would_be_noticed(model: Transformer) -> None:

@@ -274,8 +274,13 @@ def test_a_stop_saves_at_the_next_step_and_the_rest_is_the_same(
 
 
 def test_a_stop_in_the_last_step_finishes_the_run(workshop: Workshop) -> None:
-    workshop.run("run", interrupted(workshop.stage(6), 5, signal.SIGTERM))
+    """And nothing after it: what asked for the stop does not wait for the next stage."""
+    with pytest.raises(StoppedError, match="stopped after its last step"):
+        workshop.run("run", interrupted(workshop.stage(6), 5, signal.SIGTERM))
     assert verify(workshop.folder / "run").notes["steps"] == 6
+    assert same_weights(
+        workshop.run("run", workshop.stage(6), seed=8), workshop.run("whole", workshop.stage(6))
+    )
 
 
 def test_a_second_stop_acts_at_once(workshop: Workshop) -> None:

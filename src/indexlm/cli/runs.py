@@ -1,6 +1,7 @@
 """Verbs that run a recipe or a part of it."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,10 +36,17 @@ def branch(
 ) -> None:
     """Run a recipe again under changed settings, sharing the stages that they do not touch."""
     from indexlm.pipeline import branch_run
+    from indexlm.runtime import launched
 
-    check_new(out)
-    branch_run(resolved(str(parent / "config.json"), settings), parent, out)
-    run_stages(str(out / "config.json"), None, out, None)
+    recipe = resolved(str(parent / "config.json"), settings)
+
+    def begin() -> None:
+        # What torchrun starts again has made it the first time.
+        if not (launched() and (out / "parent.json").is_file()):
+            check_new(out)
+            branch_run(recipe, parent, out)
+
+    run_resolved(recipe, None, out, None, begin)
 
 
 def plan(
@@ -188,10 +196,15 @@ def run_stages(name: str, settings: list[str] | None, out: Path | None, only: st
 
 
 def run_resolved(
-    recipe: "AnyRecipe", settings: list[str] | None, out: Path | None, only: str | None
+    recipe: "AnyRecipe",
+    settings: list[str] | None,
+    out: Path | None,
+    only: str | None,
+    begin: Callable[[], None] | None = None,
 ) -> None:
+    """`begin` is done once, by the first process, before the run."""
     from indexlm.pipeline import run_recipe, steps_of
-    from indexlm.runtime import device_of, first_of_machine, processes
+    from indexlm.runtime import device_of, first_of_machine, from_first, processes
     from indexlm.settings import with_overrides
 
     recipe = with_overrides(recipe, settings or [])
@@ -199,6 +212,8 @@ def run_resolved(
     hardware = recipe.hardware
     try:
         with processes(device_of(hardware.device), group=hardware.dtype == "bfloat16"):
+            if begin is not None:
+                from_first(begin)
             run_recipe(recipe, folder, only)
     except KeyboardInterrupt as error:
         raise StoppedError(f"stopped; the same command goes on in {folder}") from error

@@ -100,6 +100,11 @@ def _beside(parameter: nn.Parameter) -> nn.Parameter:
 
 def bring_back(worker: Transformer, model: Transformer) -> None:
     """Write the weights of what `arrange` made of `model` into it, on every process."""
+    for module in worker.modules():
+        # After a forward pass without a backward one, as in an evaluation, some are still gathered,
+        # in the dtype of the arithmetic.
+        if isinstance(module, FSDPModule):
+            module.reshard()
     for mine, theirs in zip(model.parameters(), worker.parameters(), strict=True):
         with torch.no_grad():
             if mine is not theirs:

@@ -20,7 +20,7 @@ from indexlm.plan.memory import (
     windowed,
 )
 from indexlm.records import clock
-from indexlm.runtime import machine_memory
+from indexlm.runtime import machine_memory, threads_of
 
 DAY = 24 * 60 * 60
 Subject = AnyRecipe | ModelConfig
@@ -151,13 +151,14 @@ def _arithmetic_table(
 
 
 def _training_table(model: ModelConfig, rows: int, length: int) -> str:
-    full = training_memory(model, rows, length)
+    lanes = min(threads_of(0), rows)
+    full = training_memory(model, rows, length, lanes=lanes)
     mixed = training_memory(model, rows, length, mixed=True)
     kept = costs.activation_bytes(model, length)
     again = costs.activation_bytes(model, length, checkpointed=True)
     tokens = rows * length
     table = memory_table(
-        f"memory of training, GiB, micro-batch of {rows} x {length:,} tokens",
+        f"memory of training, GiB, micro-batch of {rows} x {length:,} tokens, on {lanes} cores",
         {"float32": full, "bfloat16": mixed},
     )
     activations = memory_table(
@@ -204,7 +205,9 @@ def _generation_table(model: ModelConfig) -> str:
 
 def _fit_table(model: ModelConfig, length: int, lora: LoraConfig, memory: int) -> str:
     ways: dict[str, Callable[[int], Mapping[str, int]]] = {
-        "training, float32": lambda rows: training_memory(model, rows, length),
+        "training, float32": lambda rows: training_memory(
+            model, rows, length, lanes=min(threads_of(0), rows)
+        ),
         "LoRA, float32 base": lambda rows: lora_memory(model, rows, length, lora),
         "LoRA, bfloat16 base": lambda rows: lora_memory(
             model, rows, length, lora, base_bytes=costs.BFLOAT16

@@ -93,21 +93,29 @@ def gpu_memory(
 
 
 def lora_memory(
-    model: ModelConfig, rows: int, length: int, lora: LoraConfig, *, base_bytes: int = costs.FLOAT32
+    model: ModelConfig,
+    rows: int,
+    length: int,
+    lora: LoraConfig,
+    *,
+    base_bytes: int = costs.FLOAT32,
+    lanes: int = 1,
 ) -> dict[str, int]:
-    """Peak bytes by part of LoRA fine-tuning: the base is frozen, the adapter float32."""
+    """Peak bytes by part of LoRA fine-tuning: the base is frozen, the adapter float32. With dropout
+    there is one lane."""
+    lanes = 1 if lora.dropout else lanes
     kept = costs.lora_activation_bytes(model, length, lora, number_bytes=base_bytes)
     adapter = costs.FLOAT32 * costs.lora_parameters(model, lora)
     activations = rows * length * sum(kept.values())
     return {
         "frozen weights": base_bytes * model.parameters,
         "adapter": adapter,
-        "gradients": adapter,
+        "gradients": lanes * adapter,
         "moments of AdamW": 2 * adapter,
         "activations": activations,
         "unused between activations": round(HEAP_SHARE * activations),
-        "logits of one chunk": _chunk_bytes(model, rows * length),
-        "head: normalised rows": base_bytes * model.vocab_size * model.hidden,
+        "logits of one chunk": lanes * _chunk_bytes(model, rows * length // lanes),
+        "head: normalised rows": lanes * base_bytes * model.vocab_size * model.hidden,
         "Python and torch": IMPORTS,
     }
 
@@ -185,7 +193,8 @@ def check_continuation_memory(recipe: Continuation, parent: ModelConfig) -> None
             need = sum(_of_hardware(recipe, model, rows, length, rows).values())
             lower = f"sft.micro_batch={rows} or sft.length={length}, or set lora"
         else:
-            need = sum(lora_memory(model, rows, length, recipe.lora).values())
+            lanes = min(threads_of(recipe.threads), rows)
+            need = sum(lora_memory(model, rows, length, recipe.lora, lanes=lanes).values())
             lower = f"sft.micro_batch={rows} or sft.length={length}"
         _check(f"{recipe.name}: sft", need, lower, recipe.hardware)
 

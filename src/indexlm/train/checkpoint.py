@@ -167,6 +167,22 @@ def newest(folder: Path, made_from: str, inputs: Mapping[str, str] | None = None
     return None
 
 
+def check_settings(folder: Path, parts: Mapping[str, str]) -> None:
+    """Raises UserError, as `newest` does, where the newest checkpoint was made under other settings
+    than `parts` says. Reads manifests alone; files of tokens are for `newest` to compare."""
+    for checkpoint in reversed(_all(folder)):
+        try:
+            manifest = read_manifest(checkpoint)
+        except DamagedError:
+            continue
+        if manifest is not None:
+            inputs = manifest.notes.get("inputs", {})
+            known = {name: part for name, part in inputs.items() if not name.startswith("tokens/")}
+            if known != parts:
+                raise UserError(_changed(checkpoint, known, parts))
+            return
+
+
 def last(folder: Path) -> Path:
     """The checkpoint in which a finished stage ended."""
     return _all(folder)[-1]

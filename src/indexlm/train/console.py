@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexlm.errors import UserError
 from indexlm.model import costs
 from indexlm.model.config import ModelConfig
 from indexlm.records import clock
@@ -128,12 +127,8 @@ def _curves(folder: Path | None, step: int) -> Any:
     """A writer that goes on at `step`; None where nobody asked for it."""
     if folder is None:
         return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            "tensorboard=true needs a package of its own: pip install 'indexlm[tensorboard]'"
-        ) from error
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(folder), purge_step=step)
 
 

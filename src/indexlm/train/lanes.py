@@ -1,9 +1,9 @@
 """Processor cores side by side: each lane takes rows of its own through the network on one thread.
 
 Two cores that share every operation wait for each other at each of them; two that share the rows
-wait once in a micro-batch. On two cores that is 1.3 times the speed, twice where another program
-keeps one of them busy (`benchmarks/training`). Lanes share the storage of the weights, each sums
-its own gradients, and they are added in the order of the lanes: the same bits in every run.
+wait once in a micro-batch (`indexlm_one_lane` in `benchmarks/training` is without). Lanes share the
+storage of the weights, each sums its own gradients, and they are added in the order of the lanes:
+the same bits in every run.
 """
 
 from collections.abc import Callable, Mapping, Sequence

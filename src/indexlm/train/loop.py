@@ -133,8 +133,10 @@ def train(model: Transformer, stage: Stage, folder: Path) -> None:
     step = _starting_step(stage, saves.folder, state)
     folder.mkdir(parents=True, exist_ok=True)
     metrics = Metrics(folder / "metrics.jsonl", step, writes=rank() == 0)
-    guard = SkipGuard(stage.config.skip_above, metrics.kept)
-    console = Console(stage, worker.config, device, step, metrics.kept)
+    # What is decided from it is decided alike.
+    kept = from_first(lambda: metrics.kept)
+    guard = SkipGuard(stage.config.skip_above, kept)
+    console = Console(stage, worker.config, device, step, kept)
     # No thread of it still writes when this ends, in whatever way.
     with _stop_requests() as stop_asked, closing(saves), closing(lanes):
         while step < stage.last_step:
@@ -151,16 +153,21 @@ def train(model: Transformer, stage: Stage, folder: Path) -> None:
             console.show(entry, step)
             saves.check()
             if step == stage.last_step or _save_due(stage.config, step) or stopping:
+                metrics.sync()
                 saves.save(step, state)
             if stopping and step < stage.last_step:
                 saves.wait()
+                # The others' parts are written; the first process has to put its name on them.
+                from_first(lambda: None)
                 metrics.close()
                 raise StoppedError(f"{stage.name}: stopped after step {step}, state saved")
-    saves.wait()
-    metrics.close()
-    console.close()
-    bring_back(worker, model)
-    from_first(lambda: seal(folder, stage.made_from, console.account(step)))
+        saves.wait()
+        metrics.close()
+        console.close()
+        bring_back(worker, model)
+        from_first(lambda: seal(folder, stage.made_from, console.account(step)))
+        if summed(torch.tensor(float(stop_asked()))) > 0:
+            raise StoppedError(f"{stage.name}: stopped after its last step, state saved")
 
 
 def _uncompiled(hardware: HardwareConfig) -> AbstractContextManager[Any]:
@@ -206,7 +213,8 @@ def _train_step(
     watched = step % WATCH_EVERY == 0
     with watching(lanes.models, watched) as seen:
         sums = _forward_and_backward(lanes, stage, step, device, stop_asked)
-    units, names = sums["units"], list(stage.feed.names)
+    # A step without a label has no loss, and is skipped as one that is not finite.
+    units, names = sums["units"] or math.nan, list(stage.feed.names)
     sum_head_gradient(model)
     squares = {name: s / units**2 for name, s in gradient_squares(model).items()}
     norm = math.sqrt(math.fsum(squares.values()))
@@ -217,7 +225,7 @@ def _train_step(
         "lr": optimiser.param_groups[0]["lr"],
         "grad_norm": norm,
         "clipped": norm > clip,
-        "units": int(units),
+        "units": int(sums["units"]),
         "tokens": int(sum(sums[f"tokens {name}"] for name in names)),
         "sources": {name: int(sums[f"tokens {name}"]) for name in names},
         "stop": bool(sums["stop"]),

@@ -209,7 +209,7 @@ class SkipGuard:
             return ""
         for name, value, window in (("loss", loss, self._losses), ("gradient", norm, self._norms)):
             usual = statistics.median(window)
-            if value > self.above * usual:
+            if value > self.above * usual > 0:
                 return f"{name} is {value / usual:.3g} times its median"
         return ""
 
