@@ -55,3 +55,13 @@ def test_the_ratios_that_are_told_are_those_of_the_results(file: str) -> None:
 def test_what_watching_costs_is_what_was_measured(file: str) -> None:
     shares = [results("watching")[point]["share"] for point in ("recipe", "tiny")]
     assert f"{max(shares):.2%}" in page(file)
+
+
+@pytest.mark.parametrize("file", PAGES)
+def test_what_lanes_and_short_documents_are_worth_is_what_was_measured(file: str) -> None:
+    text = page(file)
+    for point in ("tiny", "small"):
+        rows = results("training_controls")["points"][point]["rows"]
+        speed = {name: row["tokens_per_second"] for name, row in rows.items()}
+        assert f"{speed['indexlm'] / speed['indexlm_one_lane']:.2f}" in text
+        assert f"{speed['indexlm_whole_rows'] / speed['indexlm']:.2f}" in text

@@ -13,7 +13,10 @@ from torch import Tensor
 from torch.distributed.checkpoint import FileSystemReader
 from workshop import Workshop
 
+from indexlm.config import HardwareConfig
+from indexlm.model.transformer import Transformer
 from indexlm.records import verify
+from indexlm.runtime import processes
 from indexlm.train import checkpoint
 from indexlm.train.checkpoint import Checkpoints
 from indexlm.train.optim import adamw, named_state
@@ -202,3 +205,23 @@ def test_a_save_that_fails_behind_training_fails_the_run(
     assert len(workshop.entries("run")) <= 8
     assert not (workshop.folder / "run" / "manifest.json").exists()
     assert not list((workshop.folder / "run" / "checkpoints").iterdir())
+
+
+def test_what_comes_back_of_bfloat16_is_float32_whatever_was_evaluated_last(
+    workshop: Workshop,
+) -> None:
+    """A forward pass without a backward one leaves weights gathered, in bfloat16."""
+
+    @torch.no_grad()
+    def evaluate(model: Transformer) -> dict[str, float]:
+        batch = next(iter(workshop.feed().micro_batches(0)))
+        return {"sum": float(model(batch.ids_BT, documents_BT=batch.documents_BT).sum())}
+
+    hardware = HardwareConfig(device="cpu", dtype="bfloat16")
+    with processes(group=True):
+        model = workshop.run("run", workshop.stage(4, hardware=hardware, evaluate=evaluate))
+    kept = {f"weight.{name}": torch.zeros_like(p) for name, p in model.named_parameters()}
+    checkpoint.load(checkpoint.last(workshop.folder / "run" / "checkpoints"), kept)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(kept[f"weight.{name}"], parameter.detach()), name
+        assert not torch.equal(parameter.detach(), parameter.detach().bfloat16().float()), name
