@@ -27,6 +27,7 @@ from indexlm.records import write_json
 from indexlm.settings import with_overrides
 from indexlm.tokens.shards import write_shards
 from indexlm.tokens.tokenizer import Tokenizer
+from indexlm.train.objectives import chunks
 
 GIB = 2**30
 ACTIVATIONS = {
@@ -412,3 +413,8 @@ def test_the_tokens_of_a_run_are_known_when_they_are_encoded(
     write_shards({"en_curated": ["Hello there!"]}, tokenizer, folder, 12)
     expected = len(tokenizer.encode("Hello there!")) + 1
     assert plan.tokens_of_run(tmp_path) == {"en_curated": expected}
+
+
+def test_the_chunks_that_are_planned_for_are_those_of_the_loss() -> None:
+    """The plan does not import the loss, which would load torch."""
+    assert (memory.CHUNK, memory.CHUNK_ON_GPU) == (chunks.CHUNK, chunks.CHUNK_ON_GPU)

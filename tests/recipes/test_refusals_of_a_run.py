@@ -163,6 +163,14 @@ def test_another_setting_of_the_stage_is_refused_until_it_is_undone(
         assert remedy in message
 
 
+def test_a_change_before_the_stage_is_refused_before_anything_is_made_anew(place: Path) -> None:
+    """Else text and tokens would be made twice more: for the change, and when it is undone."""
+    before = contents(place)
+    message = refused(place, "run", "tiny", *SETTINGS, "text.min_chars=9", how=run_here)
+    assert "stage tokens was " in message and "undo the change" in message
+    assert contents(place) == before
+
+
 IDLE = [
     *("pretrain.micro_batch=4", "pretrain.save_every=7", "pretrain.keep_every=0"),
     *("hardware.recompute=true", "hardware.async_save=true", "tensorboard=false"),
@@ -246,3 +254,19 @@ def test_a_branch_from_a_step_that_was_not_kept_is_refused(whole: Path) -> None:
     assert "no checkpoint of step 30, but of 20, 40, 56, 60" in message
     assert "pretrain.keep_every" in message
     assert contents(whole) == before
+
+
+def test_a_step_that_will_not_be_kept_is_refused_before_the_trunk_is_trained(place: Path) -> None:
+    before = contents(place)
+    branch = ["run", "tiny", *SETTINGS, "base.from_step=30", "base.steps=5"]
+    message = refused(place, *branch, how=run_here)
+    assert "base.from_step=30 is no step that the trunk will keep" in message
+    assert "a multiple of pretrain.keep_every=20" in message
+    assert contents(place) == before
+
+
+def test_a_branch_from_no_step_leaves_no_folder(whole: Path) -> None:
+    run = ["branch", str(FOLDER), "--out", "runs/early"]
+    message = refused(whole, *run, "base.from_step=30", how=run_here)
+    assert "no checkpoint of step 30" in message
+    assert not (whole / "runs" / "early").exists()

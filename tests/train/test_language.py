@@ -68,6 +68,23 @@ def test_a_frozen_head_gets_no_gradient_and_no_buffer_of_its_size(frozen: bool) 
     assert (head_VD.grad is None) == frozen
 
 
+@pytest.mark.parametrize("certain", [1.0, 12.0], ids=["open", "nearly certain"])
+def test_gradients_in_bfloat16_are_those_of_exact_arithmetic(certain: float) -> None:
+    """Also where a label is nearly certain, and its gradient far smaller than a row of the head."""
+    hidden_LD, head_VD, labels_L = tensors(CHUNK + 20)
+    rows_VD = functional.normalize(head_VD.detach(), dim=1)
+    near_LD = certain * rows_VD[labels_L] + 0.1 * hidden_LD.detach()
+    half_LD, half_VD = (t.bfloat16().requires_grad_() for t in (near_LD, rows_VD))
+    SummedCrossEntropy.apply(half_LD, half_VD, labels_L).backward()
+    wide_LD, wide_VD = (t.detach().double().requires_grad_() for t in (half_LD, half_VD))
+    functional.cross_entropy(wide_LD @ wide_VD.T, labels_L, reduction="sum").backward()
+    for half, wide in ((half_LD, wide_LD), (half_VD, wide_VD)):
+        assert half.grad is not None and wide.grad is not None
+        off = float((half.grad.double() - wide.grad).norm() / wide.grad.norm())
+        # A step of bfloat16 is 0.8%.
+        assert off < 0.04, off
+
+
 def test_the_loss_of_a_bfloat16_model_is_summed_in_float32() -> None:
     hidden_LD, head_VD, labels_L = tensors(200)
     half_LD, half_VD = (t.detach().bfloat16().requires_grad_() for t in (hidden_LD, head_VD))
