@@ -146,7 +146,7 @@ def test_a_word_without_an_equals_sign_is_told_the_form() -> None:
         ("pretrain.steps=" + "1" * 5000, "pretrain.steps='111"),
         ("threads=-1", "threads=-1: Input should be greater than or equal to 0"),
         ("seed=-1", "seed=-1: Input should be greater than or equal to 0"),
-        ("text.language=fr", "text.language='fr': Input should be 'auto', 'zh' or 'en'"),
+        ("text.language=fr", "text.language='fr': Input should be 'auto', 'zh', 'en' or 'code'"),
         ("text.held_out_share=0.5", "text.held_out_share=0.5: Input should be less than 0.5"),
         ("sft.optimiser.lr=0", "sft.optimiser.lr=0: Input should be greater than 0"),
         ("sft.optimiser.lr=NaN", "sft.optimiser.lr=nan: Input should be a finite number"),

@@ -44,10 +44,11 @@ SHARED_USES: dict[str, set[str]] = {
     "runtime": {"errors", "records"},
 }
 
-OPTIONAL = {"gguf", "torchao", "xllamacpp"}
+OPTIONAL = {"gguf", "huggingface_hub", "ray", "torchao", "xllamacpp"}
 """They come with an extra of their own; what does not need them must run without."""
 
-HEAVY = {"matplotlib", "numpy", "pyarrow", "safetensors", "sentencepiece", "torch", *OPTIONAL}
+HEAVY = {"daft", "matplotlib", "numpy", "pyarrow", "safetensors", "sentencepiece", "torch"}
+HEAVY |= OPTIONAL
 
 
 def imported(source: str) -> Iterator[str]:

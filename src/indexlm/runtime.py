@@ -5,9 +5,10 @@ The only reader of environment variables. Under torchrun every process runs the 
 one process, and every call here says so.
 """
 
+import ast
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 PLAIN = (UserError, DamagedError, FloatingPointError, OSError)
 """Errors that are a message: every process can raise the first one's."""
+
+_PACKAGE = Path(__file__).parent
 
 _first_alone = False
 """Whether the first process is at work while the others wait for it."""
@@ -251,6 +254,35 @@ def matrix_rate(device: str, dtype: str) -> float:
 @cache
 def code_fingerprint() -> str:
     """SHA-256 over the package's own Python files."""
-    package = Path(__file__).parent
-    files = sorted(package.rglob("*.py"))
-    return fingerprint([(f.relative_to(package).as_posix(), sha256_file(f)) for f in files])
+    return _hash_of(sorted(_PACKAGE.rglob("*.py")))
+
+
+@cache
+def code_behind(place: str) -> str:
+    """SHA-256 over a file of a room (`text/heuristics.py`) and all files of that room that it
+    imports, at whatever remove."""
+    room = place.partition("/")[0]
+    found, waiting = set(), [_PACKAGE / place]
+    while waiting:
+        file = waiting.pop()
+        found.add(file)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("indexlm."):
+                module = _PACKAGE.joinpath(*(node.module or "").split(".")[1:])
+                near = [module.with_suffix(".py"), *(module / f"{n.name}.py" for n in node.names)]
+                inside = [path for path in near if _PACKAGE / room in path.parents]
+                waiting += [path for path in inside if path.is_file() and path not in found]
+    return _hash_of(sorted(found))
+
+
+def _hash_of(files: Sequence[Path]) -> str:
+    return fingerprint([(f.relative_to(_PACKAGE).as_posix(), sha256_file(f)) for f in files])
+
+
+def prepare_daft() -> None:
+    """For Daft, which reports its use and draws bars of its own unless told otherwise, and for its
+    workers, which give arrays back to the machine only to ask for them again (5 to 8% of the time
+    that text takes)."""
+    os.environ |= {"DAFT_ANALYTICS_ENABLED": "0", "DO_NOT_TRACK": "1", "DAFT_PROGRESS_BAR": "0"}
+    kept = str(2**28)
+    os.environ |= {"MALLOC_MMAP_THRESHOLD_": kept, "MALLOC_TRIM_THRESHOLD_": kept}

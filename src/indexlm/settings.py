@@ -6,14 +6,16 @@ Every mistake is a UserError that names the key or the nearest known one, its va
 import difflib
 import json
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from indexlm.config import AnyRecipe, Continuation, Recipe
+from indexlm.config import AnyRecipe, Continuation, Recipe, TextConfig
 from indexlm.errors import UserError
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 INDECISIVE = {"micro_batch", "save_every", "keep_every"}
 """Settings of a stage that do not change what it computes beyond the last bits of its sums. A run
@@ -41,6 +43,23 @@ def with_overrides(recipe: AnyRecipe, overrides: Sequence[str]) -> AnyRecipe:
     return _validated(type(recipe), tree, "the command line")
 
 
+def text_settings(given: Mapping[str, Any], overrides: Sequence[str]) -> TextConfig:
+    """The settings of the text room alone, changed by `key=value` or `section.key=value`.
+
+    Raises UserError as `with_overrides` does.
+    """
+    tree = dict(given)
+    for name, field in TextConfig.model_fields.items():
+        if _is_section(field.annotation):
+            tree.setdefault(name, {})
+    for setting in overrides:
+        path, separator, value = setting.partition("=")
+        if not separator:
+            raise UserError(f"{setting!r} is not a setting; write it as section.key=value")
+        _assign(tree, TextConfig, path, path.split("."), _parsed(value))
+    return _validated(TextConfig, tree, "the command line")
+
+
 def recipe_from(tree: Any, where: str) -> AnyRecipe:
     """Validate a tree of plain values. Raises UserError with each bad key, its value and rule."""
     if isinstance(tree, dict) and tree.get("kind") == "continuation":
@@ -56,7 +75,7 @@ def load_recipe(path: Path) -> AnyRecipe:
         raise UserError(f"{path} is not a saved recipe: {error}") from error
 
 
-def _validated(kind: type[Recipe] | type[Continuation], tree: Any, where: str) -> AnyRecipe:
+def _validated(kind: type[Settings], tree: Any, where: str) -> Settings:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:

@@ -114,7 +114,7 @@ def test_the_scores_of_four_models_and_two_baselines_are_kept(finished: Path) ->
 
 
 def test_held_out_text_is_in_no_training_file(finished: Path) -> None:
-    from indexlm.text.refine import read_documents
+    from indexlm.text.refined import read_documents
 
     def ids(part: str) -> set[str]:
         files = (finished / "text" / part).iterdir()

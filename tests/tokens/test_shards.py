@@ -1,29 +1,31 @@
-"""Shards: every document comes back as it was written, and only to the tokenizer that wrote it."""
+"""A tokens folder: every document is found as it was written, and only by its own tokenizer."""
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from refined import written
 from sentencepiece import sentencepiece_model_pb2 as proto
 
 from indexlm.errors import DamagedError, UserError
-from indexlm.records import publish, verify
-from indexlm.tokens.shards import CATALOGUE, Shard, read_shards, write_shards
+from indexlm.records import verify
+from indexlm.tokens.shards import (
+    CATALOGUE,
+    Shard,
+    group_files,
+    labels_of,
+    read_shards,
+    training_files,
+)
 from indexlm.tokens.tokenizer import EOS, Tokenizer
 
 TEXTS = {
     "zh_curated": ["春天来了，河边的柳树发出新芽。", "", "🙂"],
     "en_noisy": ["The river was wide.\n\nAnd slow.", "</s><s>reserved_0"],
 }
-
-documents = st.lists(
-    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="▁"), max_size=30),
-    max_size=8,
-)
 
 
 def read_back(shard: Shard, tokenizer: Tokenizer) -> list[str]:
@@ -32,44 +34,23 @@ def read_back(shard: Shard, tokenizer: Tokenizer) -> list[str]:
     return [tokenizer.decode(row[:-1].tolist()) for row in rows]
 
 
-def written(texts: dict[str, list[str]], tokenizer: Tokenizer, folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    write_shards(texts, tokenizer, folder, 100)
-    return folder
-
-
-@settings(max_examples=40)
-@given(texts=st.dictionaries(st.sampled_from(["zh_curated", "en_noisy", "instruction"]), documents))
-def test_documents_come_back_one_by_one(
-    tokenizer: Tokenizer,
-    tmp_path_factory: pytest.TempPathFactory,
-    texts: dict[str, list[str]],
-) -> None:
-    folder = tmp_path_factory.mktemp("shards")
-    catalogue = write_shards(texts, tokenizer, folder, 100)
-    shards = read_shards(folder, tokenizer)
-    # A source without a document has no row to give.
-    assert shards.keys() == {name for name, some in texts.items() if some}
+def test_documents_come_back_one_by_one(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    shards = read_shards(written(TEXTS, tokenizer, tmp_path), tokenizer)
+    assert shards.keys() == TEXTS.keys()
     for name, shard in shards.items():
-        assert shard.name == name and read_back(shard, tokenizer) == texts[name]
-        assert shard.lengths.tolist() == [len(tokenizer.encode(t)) + 1 for t in texts[name]]
+        assert shard.name == name and read_back(shard, tokenizer) == TEXTS[name]
+        assert shard.lengths.tolist() == [len(tokenizer.encode(t)) + 1 for t in TEXTS[name]]
         assert shard.offsets[0] == 0 and shard.offsets[-1] == len(shard.ids)
-    assert catalogue["sources"] == {
-        name: {
-            "documents": len(some),
-            "tokens": sum(len(tokenizer.encode(text)) + 1 for text in some),
-            "bytes": sum(len(text.encode()) for text in some),
-        }
-        for name, some in texts.items()
-    }
 
 
-def test_more_documents_than_are_encoded_at_a_time_keep_their_order(
-    tokenizer: Tokenizer, tmp_path: Path
-) -> None:
-    texts = [f"river {number}" for number in range(4321)]
-    write_shards({"en": (text for text in texts)}, tokenizer, tmp_path, 100)
-    assert read_back(read_shards(tmp_path, tokenizer)["en"], tokenizer) == texts
+def test_a_document_knows_where_it_came_from(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    origins = {"zh_curated": ["almanac", "letters", "almanac"]}
+    shards = read_shards(written(TEXTS, tokenizer, tmp_path, origins), tokenizer)
+    found = [shards["zh_curated"].origin(document) for document in range(3)]
+    assert found == origins["zh_curated"]
+    assert shards["en_noisy"].origin(1) == "tales"
+    # Made in memory, of no text.
+    assert Shard("x", np.zeros(1), np.zeros(2, np.int64)).origin(0) == ""
 
 
 def test_ids_are_mapped_and_cannot_be_written(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -79,7 +60,7 @@ def test_ids_are_mapped_and_cannot_be_written(tokenizer: Tokenizer, tmp_path: Pa
         ids[0] = 7
 
 
-def with_pieces(tokenizer: Tokenizer, pieces: list[str], path: Path) -> Tokenizer:
+def with_pieces(tokenizer: Tokenizer, pieces: Sequence[str], path: Path) -> Tokenizer:
     """The tokenizer with pieces put at its end."""
     model = proto.ModelProto.FromString(tokenizer.path.read_bytes())
     for piece in pieces:
@@ -93,16 +74,16 @@ def test_ids_beyond_two_bytes_are_kept_whole(tokenizer: Tokenizer, tmp_path: Pat
     fits = with_pieces(tokenizer, fillers, tmp_path / "fits.model")
     large = with_pieces(fits, ["龘"], tmp_path / "large.model")
     assert large.encode("龘") == [1 << 16]
-    shard = read_shards(written({"zh": ["龘a"]}, large, tmp_path / "large"), large)["zh"]
-    assert shard.ids.dtype == np.uint32 and read_back(shard, large) == ["龘a"]
-    shard = read_shards(written({"zh": ["龘a"]}, fits, tmp_path / "fits"), fits)["zh"]
-    assert shard.ids.dtype == np.uint16 and read_back(shard, fits) == ["龘a"]
+    for each, dtype in ((large, np.uint32), (fits, np.uint16)):
+        folder = written({"zh": ["龘a"]}, each, tmp_path / np.dtype(dtype).name)
+        shard = read_shards(folder, each)["zh"]
+        assert shard.ids.dtype == dtype and read_back(shard, each) == ["龘a"]
 
 
 def test_shards_of_another_tokenizer_are_refused_with_both_hashes(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    folder = written(TEXTS, tokenizer, tmp_path / "tokens")
+    folder = written(TEXTS, tokenizer, tmp_path)
     other = with_pieces(tokenizer, ["龘"], tmp_path / "other.model")
     with pytest.raises(UserError, match=re.escape(str(folder))) as caught:
         read_shards(folder, other)
@@ -114,31 +95,87 @@ def test_shards_of_another_tokenizer_are_refused_with_both_hashes(
     assert read_shards(folder, copy).keys() == TEXTS.keys()
 
 
-def test_the_same_text_gives_the_same_files(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    first, second = (written(TEXTS, tokenizer, tmp_path / name) for name in ("first", "second"))
-    names = sorted(path.name for path in first.iterdir())
-    assert names == sorted(path.name for path in second.iterdir())
-    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
-    assert json.loads((first / CATALOGUE).read_text())["tokenizer"] == tokenizer.fingerprint
+def test_a_folder_of_something_else_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path} holds no tokens")):
+        read_shards(tmp_path, tokenizer)
 
 
-FILES = ["zh_curated.ids", "zh_curated.offsets.npy", "en_noisy.ids", CATALOGUE]
+FILES = ["zh_curated.ids", "zh_curated.offsets", "zh_curated.origins", "en_noisy.ids", CATALOGUE]
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_file_of_a_published_folder_is_named(
-    tokenizer: Tokenizer, tmp_path: Path, name: str
-) -> None:
-    folder = tmp_path / "tokens"
-    with publish(folder, tokenizer.fingerprint) as made:
-        write_shards(TEXTS, tokenizer, made, 100)
+def test_a_damaged_file_is_named(tokenizer: Tokenizer, tmp_path: Path, name: str) -> None:
+    folder = written(TEXTS, tokenizer, tmp_path)
     verify(folder)
     content = (folder / name).read_bytes()
     flipped = bytes([content[0] ^ 1]) + content[1:]
-    for damage in (flipped, content[:-1], b""):
-        (folder / name).write_bytes(damage)
+    for damage in (flipped, content[:-1], content + b"\0", b"", None):
+        (folder / name).unlink()
+        if damage is not None:
+            (folder / name).write_bytes(damage)
         with pytest.raises(DamagedError, match=re.escape(str(folder / name))):
             verify(folder)
-    (folder / name).unlink()
-    with pytest.raises(DamagedError, match=re.escape(str(folder / name))):
-        verify(folder)
+        # Sizes are looked at whenever shards are mapped.
+        if name != CATALOGUE and damage != flipped:
+            with pytest.raises(DamagedError, match=re.escape(str(folder / name))):
+                read_shards(folder, tokenizer)
+
+
+def test_the_catalogue_says_what_a_source_holds(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    folder = written(TEXTS | {"instruction": []}, tokenizer, tmp_path)
+    catalogue = json.loads((folder / CATALOGUE).read_text(encoding="utf-8"))
+    assert catalogue["tokenizer"] == tokenizer.fingerprint and catalogue["dtype"] == "uint16"
+    for name, texts in TEXTS.items():
+        tokens = sum(len(tokenizer.encode(text)) + 1 for text in texts)
+        size = sum(len(text.encode()) for text in texts)
+        language, tier = name.split("_")
+        assert catalogue["sources"][name] == {
+            "documents": len(texts),
+            "tokens": tokens,
+            "bytes": size,
+            "language": language,
+            "tier": tier,
+            "origins": {"tales": {"documents": len(texts), "tokens": tokens}},
+        }
+    assert catalogue["sources"]["instruction"]["documents"] == 0
+    # A source without a document has no row to give.
+    assert read_shards(folder, tokenizer).keys() == TEXTS.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("zh_curated", ("zh", "curated")),
+        ("code_noisy", ("code", "noisy")),
+        ("instruction", (None, None)),
+        ("curated", (None, None)),
+        ("zh_best", (None, None)),
+    ],
+)
+def test_language_and_tier_stand_in_the_name(
+    name: str, labels: tuple[str | None, str | None]
+) -> None:
+    assert labels_of(name) == labels
+
+
+def names(groups: Mapping[str, Sequence[Path]]) -> dict[str, list[str]]:
+    return {name: [path.name for path in paths] for name, paths in groups.items()}
+
+
+def test_numbered_files_are_one_source_in_the_order_of_their_names(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    (text / "train").mkdir(parents=True)
+    for name in (
+        *("train/zh_noisy.00001.jsonl.zst", "train/zh_noisy.00000.jsonl.zst"),
+        *("train/zh_noisy.00010.jsonl.zst", "train/en_noisy.jsonl.zst", "train/notes.txt"),
+        *("instruction.jsonl.zst", "entries.jsonl.zst", "funnel.json"),
+    ):
+        (text / name).touch()
+    train = {
+        "en_noisy": ["en_noisy.jsonl.zst"],
+        "zh_noisy": [f"zh_noisy.{number:05}.jsonl.zst" for number in (0, 1, 10)],
+    }
+    assert names(group_files(text / "train")) == train
+    assert names(training_files(text)) == train | {"instruction": ["instruction.jsonl.zst"]}
+    (text / "instruction.jsonl.zst").unlink()
+    assert names(training_files(text)) == train

@@ -49,6 +49,8 @@ def test_any_text_comes_back_but_for_the_mark_of_a_space(tokenizer: Tokenizer, t
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text.replace(SPACE_MARK, " ")
     assert tokenizer.encode_all([text, "", text]) == [ids, [], ids]
+    flat, counts = tokenizer.encode_flat([text, "", text])
+    assert flat.tolist() == ids + ids and counts.tolist() == [len(ids), 0, len(ids)]
 
 
 def test_the_mark_of_a_space_is_read_as_a_space(tokenizer: Tokenizer) -> None:
@@ -219,6 +221,8 @@ def test_no_text_encodes_to_a_marker_with_any_file(others: list[Tokenizer], text
         ids = tokenizer.encode(text)
         assert all(5 <= index < tokenizer.vocab_size for index in ids)
         assert tokenizer.encode_all([text, text]) == [ids, ids]
+        flat, counts = tokenizer.encode_flat([text, text])
+        assert flat.tolist() == ids + ids and counts.tolist() == [len(ids)] * 2
         assert [tokenizer.piece(index) for index in range(5)] == list(SPECIAL_PIECES)
 
 
@@ -244,6 +248,9 @@ def test_what_cannot_be_spelled_is_left_out_with_one_warning(
     poorer = Tokenizer(path)
     assert poorer.decode(poorer.encode("the 🙂river")) == "the river"
     assert poorer.encode_all(["🙂", "the"]) == [[], poorer.encode("the")]
+    flat, counts = poorer.encode_flat(["🙂", "🙂the", "a🙂a", ""])
+    assert flat.tolist() == poorer.encode("the") + poorer.encode("aa")
+    assert counts.tolist() == [0, len(poorer.encode("the")), len(poorer.encode("aa")), 0]
     assert poorer.encode("🙂🙂") == []
     [record] = caplog.records
     assert str(path) in record.message and "left out" in record.message

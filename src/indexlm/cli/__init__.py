@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from indexlm.cli import models, runs, talk, text
+from indexlm.cli import classifier, models, runs, talk, text, tokens
 from indexlm.errors import DamagedError, StoppedError, UserError
 
 app = typer.Typer(
@@ -33,10 +33,11 @@ app.add_typer(data, name="data")
 data.command("fetch")(text.fetch)
 data.command("refine")(text.refine)
 data.command("inspect")(text.inspect)
-data.command("tokens")(text.data_tokens)
+data.command("classifier")(classifier.classifier)
+data.command("tokens")(tokens.data_tokens)
 app.add_typer(tokenizer, name="tokenizer")
-tokenizer.command("train")(text.tokenizer_train)
-tokenizer.command("report")(text.tokenizer_report)
+tokenizer.command("train")(tokens.tokenizer_train)
+tokenizer.command("report")(tokens.tokenizer_report)
 app.add_typer(train, name="train")
 train.command("pretrain")(runs.pretrain)
 train.command("sft")(runs.sft)

@@ -35,6 +35,11 @@ def check_new(out: Path) -> None:
     """Raises UserError where a folder cannot be made at `out` without touching what is there."""
     if out.exists():
         raise UserError(f"{out} exists; name another --out or remove it")
+    check_above(out)
+
+
+def check_above(out: Path) -> None:
+    """Raises UserError where a folder at `out` would lie in a file."""
     above = next(each for each in out.absolute().parents if each.exists())
     if not above.is_dir():
         raise UserError(f"{above} is a file, not a folder; name another --out")

@@ -84,7 +84,7 @@ def evaluate(
     from indexlm.records import fingerprint, publish, write_json
     from indexlm.serve.engine import Engine
     from indexlm.stages.inputs import held_out_entries, held_out_texts
-    from indexlm.text.refine import verify_refined
+    from indexlm.text.refined import verify_refined
 
     wanted = tasks.split(",")
     if unknown := sorted(set(wanted) - {"bits_per_byte", "starter", "needle"}):
@@ -227,7 +227,7 @@ def quantise(
     from indexlm.export import forms, hf
     from indexlm.records import write_json
     from indexlm.stages.inputs import held_out_entries, held_out_texts
-    from indexlm.text.refine import verify_refined
+    from indexlm.text.refined import verify_refined
 
     check_model(model)
     check_new(out)

@@ -1,12 +1,12 @@
-"""Verbs of the text and of the tokenizer."""
+"""Verbs of raw text: fetch it, clean it, look at what was thrown away."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-from indexlm.cli.arguments import check_new
-from indexlm.errors import UserError
+from indexlm.cli.arguments import check_above
+from indexlm.errors import StoppedError, UserError
 
 
 def fetch(
@@ -20,31 +20,94 @@ def fetch(
 
 
 def refine(
-    inputs: Annotated[list[str], typer.Argument(help="`starter`, files or folders")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="`starter`, `hub:OWNER/NAME`, files or folders: txt, jsonl, parquet, also .gz "
+            "and .zst; or the quarantine of an earlier run, to read it again"
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="folder to make")],
-    language: Annotated[str, typer.Option(help="auto, zh or en")] = "auto",
-    tier: Annotated[str, typer.Option(help="curated, ordinary or noisy")] = "ordinary",
+    language: Annotated[
+        Literal["auto", "zh", "en", "code"], typer.Option(help="of text that does not say it")
+    ] = "auto",
+    tier: Annotated[
+        Literal["curated", "ordinary", "noisy"], typer.Option(help="of text that does not say it")
+    ] = "ordinary",
+    steps: Annotated[
+        str, typer.Option(help="some of them, by commas; `all` is the list in this help")
+    ] = "all",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="e.g. rules.min_chars=50; may be repeated"),
+    ] = None,
+    quality: Annotated[
+        Path | None, typer.Option(help="a classifier of `data classifier`: adds the step quality")
+    ] = None,
+    instructions: Annotated[
+        Path | None, typer.Option(help="a classifier of `data classifier` beside the rules")
+    ] = None,
+    benchmarks: Annotated[
+        list[str] | None,
+        typer.Option(help="files or folders of test items that must not be trained on"),
+    ] = None,
+    words: Annotated[
+        list[str] | None, typer.Option(help="files of words, one a line, that drop a document")
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(help="folder of what is half done; default OUT.work, to be kept or deleted"),
+    ] = None,
+    engine: Annotated[
+        Literal["native", "ray"], typer.Option(help="processes here, or a Ray cluster")
+    ] = "native",
+    workers: Annotated[int, typer.Option(min=0, help="processes; 0 is one for each core")] = 0,
+    memory: Annotated[
+        float, typer.Option(min=0.25, help="GB of each process, whatever the size of the corpus")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="of the search for near copies")] = 1234,
 ) -> None:
-    """Normalise, filter, remove copies, split into tiers; keeps what it dropped, with reasons."""
-    from pydantic import ValidationError
+    """Raw text to clean, tiered documents; keeps what it dropped, with reasons.
 
-    from indexlm.config import TextConfig
-    from indexlm.records import fingerprint, publish
-    from indexlm.text.refine import funnel_table
-    from indexlm.text.refine import refine as refine_text
+    Steps, in order: rules (form: length, symbols, repetition, language, code), instructions
+    (questions with answers, chats, prompts: what must not be in a pure model), quality (a
+    classifier you trained), contamination (items of benchmarks), privacy (masks personal data,
+    drops listed words), copies, near_copies (MinHash), passages (text of 200 bytes that stood
+    before, cut out). Stop it at any point; the same command goes on where it stopped, and with
+    another setting does again only what depends on it. `data inspect` shows what was dropped.
+    """
+    from indexlm.runtime import threads_of
+    from indexlm.settings import text_settings
+    from indexlm.text.engine import Engine
+    from indexlm.text.funnel import funnel_table
+    from indexlm.text.refine import QUARANTINED, publish_refined
 
+    given: dict[str, Any] = {
+        "inputs": inputs,
+        "language": language,
+        "tier": tier,
+        "quality": {"model": _path(quality)},
+        "instructions": {"model": _path(instructions)},
+        "contamination": {"benchmarks": benchmarks or []},
+        "privacy": {"words": words or []},
+    }
+    if steps != "all":
+        given["steps"] = [step.strip() for step in steps.split(",")]
+    config = text_settings(given, settings or [])
+    check_above(out)
+    work = work or out.with_name(f"{out.name}.work")
+    machine = Engine(engine, workers or threads_of(0), int(memory * 1e9))
     try:
-        config = TextConfig.model_validate(
-            {"inputs": tuple(inputs), "language": language, "tier": tier}
-        )
-    except ValidationError as error:
-        raise UserError(
-            f"--language {language} --tier {tier}: {error.errors()[0]['msg']}"
+        funnel = publish_refined(config, seed, out, work, machine)
+    except KeyboardInterrupt as error:
+        raise StoppedError(
+            f"stopped; what is done lies in {work}, and the same command goes on from there"
         ) from error
-    check_new(out)
-    with publish(out, fingerprint(config.model_dump(mode="json"), seed)) as folder:
-        typer.echo(funnel_table(refine_text(config, seed, folder)))
+    typer.echo(funnel_table(funnel))
+    if funnel["quarantined"]:
+        bad = sum(funnel["quarantined"].values())
+        typer.echo(f"{bad:,} records are quarantined; {out}/{QUARANTINED} can be read as an input")
+    typer.echo(f"{out}/README.md is its card; {work} may be deleted or kept for changed settings")
 
 
 def inspect(
@@ -53,74 +116,12 @@ def inspect(
     count: Annotated[int, typer.Option(min=1, help="samples of each")] = 3,
 ) -> None:
     """Show samples of dropped text by reason, to judge a filter."""
-    from indexlm.text.refine import inspect as show
+    from indexlm.text.inspect import inspect as show
 
     typer.echo(show(folder, reason, count))
 
 
-def data_tokens(
-    folder: Annotated[Path, typer.Argument(help="a folder that `data refine` made")],
-    tokenizer: Annotated[Path, typer.Option(help="folder of the tokenizer")],
-    out: Annotated[Path, typer.Option("--out", help="folder to make")],
-) -> None:
-    """Encode refined text into memory-mapped shards."""
-    from indexlm.records import fingerprint, publish
-    from indexlm.text.refine import read_documents, verify_refined
-    from indexlm.tokens.shards import write_shards
-    from indexlm.tokens.tokenizer import Tokenizer
-
-    check_new(out)
-    verify_refined(folder)
-    model = Tokenizer.load(tokenizer)
-    texts = {
-        file.name.split(".")[0]: (document.text for document in read_documents(file))
-        for file in sorted((folder / "train").iterdir())
-    }
-    size = sum(file.stat().st_size for file in (folder / "train").iterdir()) * 3
-    with publish(out, fingerprint(model.fingerprint)) as made:
-        catalogue = write_shards(texts, model, made, size)
-    for name, row in catalogue["sources"].items():
-        typer.echo(f"{name:<14} {row['documents']:>9,} documents {row['tokens']:>12,} tokens")
-
-
-def tokenizer_train(
-    folder: Annotated[Path, typer.Argument(help="a folder that `data refine` made")],
-    out: Annotated[Path, typer.Option("--out", help="folder to make")],
-    vocab_size: Annotated[int, typer.Option(min=512, help="pieces, most of them learned")] = 8192,
-) -> None:
-    """Learn a bilingual BPE from refined text."""
-    from indexlm.config import TokenizerConfig
-    from indexlm.records import fingerprint, publish
-    from indexlm.text.refine import read_documents, verify_refined
-    from indexlm.tokens.tokenizer import FILE_NAME
-    from indexlm.tokens.train_bpe import train
-
-    check_new(out)
-    manifest = verify_refined(folder)
-    documents = [d for f in sorted((folder / "train").iterdir()) for d in read_documents(f)]
-    texts = {
-        language: [d.text for d in documents if d.language == language] for language in ("zh", "en")
-    }
-    config = TokenizerConfig(vocab_size=vocab_size)
-    with publish(out, fingerprint(manifest.fingerprint, vocab_size)) as made:
-        model = train(texts, config, made / FILE_NAME)
-        if model.vocab_size != vocab_size:
-            raise UserError(
-                f"the text of {folder} gives only {model.vocab_size} pieces, --vocab-size asks "
-                f"for {vocab_size}; ask for fewer or add text"
-            )
-    typer.echo(f"{out / FILE_NAME}: {model.vocab_size} pieces")
-
-
-def tokenizer_report(
-    folder: Annotated[Path, typer.Argument(help="folder of a tokenizer or of a model")],
-    text: Annotated[Path, typer.Option("--data", help="a folder that `data refine` made")],
-) -> None:
-    """Bytes and characters per token on held-out text, by language and tier."""
-    from indexlm.stages.inputs import held_out_texts
-    from indexlm.text.refine import verify_refined
-    from indexlm.tokens.report import compression, compression_table
-    from indexlm.tokens.tokenizer import Tokenizer
-
-    verify_refined(text)
-    typer.echo(compression_table(compression(Tokenizer.load(folder), held_out_texts(text))))
+def _path(path: Path | None) -> str | None:
+    if path is not None and not path.is_file():
+        raise UserError(f"{path} is no file; train one with `indexlm data classifier`")
+    return None if path is None else str(path)

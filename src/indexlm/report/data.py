@@ -5,7 +5,7 @@ from indexlm.report.run_files import RunFiles, text_order
 
 DOCUMENTS = both("Documents", "文档")
 MB = both("MB", "兆字节")
-NOT_FILTERS = ("read", "normalise", "hold_out")
+NOT_FILTERS = ("read", "normalise", "cut_passages", "mask", "hold_out")
 """Steps of the funnel that drop nothing."""
 NOTHING = {"documents": 0, "bytes": 0}
 

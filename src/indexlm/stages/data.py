@@ -1,8 +1,8 @@
 """Raw text to documents, to a tokenizer, to tokens."""
 
-import json
 import logging
 import random
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 from indexlm.config import AnyRecipe
 from indexlm.errors import UserError
 from indexlm.records import publish, verify
+from indexlm.runtime import threads_of
 from indexlm.stages import inputs
 
 if TYPE_CHECKING:
     from indexlm.pipeline import Run
 
 log = logging.getLogger("indexlm")
+
+WORK = ".text.work"
+"""Folder of half-done text in the run folder; it goes when the text is there."""
 
 
 def input_state(recipe: AnyRecipe) -> list[Any]:
@@ -38,10 +42,15 @@ def files_state(names: Iterable[str]) -> list[Any]:
 
 
 def text(run: "Run[Any]") -> None:
-    from indexlm.text.refine import funnel_table, refine
+    from indexlm.text.engine import Engine
+    from indexlm.text.funnel import funnel_table
+    from indexlm.text.refine import refine
 
+    work = run.path("text").with_name(WORK)
+    engine = Engine(workers=threads_of(run.recipe.threads))
     with publish(run.path("text"), run.made_from("text")) as folder:
-        log.info(funnel_table(refine(run.recipe.text, run.recipe.seed, folder)))
+        log.info(funnel_table(refine(run.recipe.text, run.recipe.seed, folder, work, engine)))
+    shutil.rmtree(work)
 
 
 def tokenizer(run: "Run") -> None:
@@ -61,25 +70,18 @@ def tokenizer(run: "Run") -> None:
 
 
 def tokens(run: "Run[Any]") -> None:
-    from indexlm.text.jsonl import read_jsonl
-    from indexlm.text.refine import read_documents
-    from indexlm.tokens.shards import write_shards
+    from indexlm.tokens.encode import write_shards
+    from indexlm.tokens.shards import training_files
 
     verify(run.path("text"))
-    files = sorted((run.path("text") / "train").iterdir())
-    texts: dict[str, Iterable[str]] = {
-        file.name.split(".")[0]: (document.text for document in read_documents(file))
-        for file in files
-    }
-    records = run.path("text") / "instruction.jsonl.zst"
-    texts["instruction"] = (f"{r['query']}\n{r['response']}" for r in read_jsonl(records))
-    funnel = json.loads((run.path("text") / "funnel.json").read_text(encoding="utf-8"))
-    size = sum(kept["bytes"] for kept in funnel["kept"].values())
-    with publish(run.path("tokens"), run.made_from("tokens")) as folder:
-        write_shards(texts, inputs.tokenizer_of(run), folder, size)
+    threads = threads_of(run.recipe.threads)
+    files, out = training_files(run.path("text")), run.path("tokens")
+    write_shards(files, inputs.tokenizer_of(run), out, run.made_from("tokens"), threads=threads)
 
 
 def _shuffled(run: "Run", language: str) -> list[str]:
-    texts = [d.text for d in inputs.documents(run, "train") if d.language == language]
+    # Code is learned with the English half: its words are Latin.
+    spoken = {language, "code"} if language == "en" else {language}
+    texts = [d.text for d in inputs.documents(run, "train") if d.language in spoken]
     random.Random(run.recipe.seed).shuffle(texts)
     return texts

@@ -1,5 +1,6 @@
 """What earlier stages left in a run, opened for the next one and checked on the way."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def documents(run: "Run[Any]", part: str) -> Iterator[Any]:
-    from indexlm.text.refine import read_documents
+    from indexlm.text.refined import read_documents
 
     for file in sorted((run.path("text") / part).iterdir()):
         yield from read_documents(file)
@@ -23,7 +24,7 @@ def documents(run: "Run[Any]", part: str) -> Iterator[Any]:
 
 def held_out_texts(text: Path) -> dict[str, list[str]]:
     """`<language>_<tier>` -> documents that no stage trains on; `text` is a refined folder."""
-    from indexlm.text.refine import read_documents
+    from indexlm.text.refined import read_documents
 
     return {
         file.name.split(".")[0]: [document.text for document in read_documents(file)]
@@ -90,5 +91,7 @@ def save_model(run: "Run[Any]", stage: str, model: "Transformer", output: str) -
     }
     if "text" in run.steps:
         card["text"] = run.made_from("text")
+        funnel = json.loads((run.path("text") / "funnel.json").read_text(encoding="utf-8"))
+        card["sources"] = {row["source"]: row["license"] for row in funnel["sources"]}
     tokenizer, made_from = run.path("tokenizer") / FILE_NAME, run.made_from(stage)
     from_first(lambda: hf.save(model, tokenizer, run.path(output), made_from, card))

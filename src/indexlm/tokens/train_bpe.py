@@ -90,7 +90,7 @@ def _learn(language: str, lines: list[str], size: int, longest: int, most: int) 
 
     out = io.BytesIO()
     # Room for pieces that the other half also has (digits, punctuation, Latin letters).
-    asked = min(size + 400, most) + len(SPECIAL_PIECES) + 256
+    asked = min(size + max(400, size // 11), most) + len(SPECIAL_PIECES) + 256
     try:
         sentencepiece.SentencePieceTrainer.Train(
             sentence_iterator=_common(lines, round(size * CHARACTER_SHARE)),

@@ -1,0 +1,87 @@
+"""Shards: about 16 MB of documents in an Arrow file that is mapped, not read.
+
+What one process writes any other can look into at any place: the text of one document among
+billions costs a page of disk, which is what makes it possible to compare documents by their text.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from indexlm.text.document import Columns, Document
+
+_FIELDS = ("id", "text", "source", "language", "tier", "license", "script")
+OPEN_FILES = 256
+"""Shards that one process has mapped at a time."""
+
+
+def write_shard(path: Path, documents: Sequence[Document], entries: Sequence[str]) -> None:
+    """Documents column by column; `entries` are the JSON of their parts, empty for most."""
+    columns: dict[str, list[str]] = {
+        name: [getattr(document, name) for document in documents] for name in _FIELDS
+    }
+    write_columns(path, columns | {"entry": list(entries)})
+
+
+def write_columns(path: Path, columns: Columns) -> None:
+    """Columns as one uncompressed record batch: equal columns give equal bytes."""
+    arrays = {
+        # Of an empty list no type can be told.
+        name: pa.array(values, pa.string()) if list(values[:1]) in ([], [""]) else pa.array(values)
+        for name, values in columns.items()
+    }
+    table = pa.table(arrays)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(len(table), 1))
+
+
+def read_columns(path: Path) -> pa.Table:
+    """The columns, mapped."""
+    with pa.memory_map(str(path)) as file:
+        return pa.ipc.open_file(file).read_all()
+
+
+class ShardFile:
+    """The documents of one shard."""
+
+    def __init__(self, path: Path) -> None:
+        self._table = read_columns(path)
+        self._text = self._table.column("text").combine_chunks()
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def documents(self) -> Iterator[Document]:
+        """Every document, in order."""
+        for batch in self._table.select(list(_FIELDS)).to_batches(max_chunksize=1000):
+            for row in batch.to_pylist():
+                yield Document(**row)
+
+    def column(self, name: str) -> list[Any]:
+        return self._table.column(name).to_pylist()
+
+    def name(self, index: int) -> str:
+        """The id of one document."""
+        return self._table.column("id")[index].as_py()
+
+    def text(self, index: int) -> str:
+        return self._text[index].as_py()
+
+    def text_bytes(self, index: int) -> bytes:
+        return self._text[index].as_buffer().to_pybytes()
+
+    def text_sizes(self) -> NDArray[np.int64]:
+        """[N] bytes of each text."""
+        offsets = np.frombuffer(self._text.buffers()[1], np.int32, len(self) + 1)
+        return np.diff(offsets).astype(np.int64)
+
+
+@lru_cache(maxsize=OPEN_FILES)
+def open_shard(path: Path) -> ShardFile:
+    """The same file opened again is still open."""
+    return ShardFile(path)
