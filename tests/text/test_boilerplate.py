@@ -28,6 +28,7 @@ BOILERPLATE = [
     "Skip to content",
     "Skip to Main Content",
     "Copyright (c) 2015 Example Ltd. All rights reserved.",
+    "© 2018 Example Publishing Company and its licensors",
     "© 2018 Example. All Rights Reserved.",
     "Privacy Policy | Terms of Use",
     "Subscribe to our newsletter!",

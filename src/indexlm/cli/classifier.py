@@ -34,7 +34,7 @@ def classifier(
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="of the order of training")] = 1234,
 ) -> None:
-    """Train a classifier from good and bad text; prints what it is worth on held-out documents.
+    """Train a classifier from good and bad text; says what it is worth on text it has not seen.
 
     Of every language that has 100 documents of both kinds: 80% train it, 10% set its threshold so
     that at most a set share of the good ones is dropped, 10% are measured. Give as good text all

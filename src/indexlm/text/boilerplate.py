@@ -165,17 +165,8 @@ def _is_boilerplate(line: str, spans: list[tuple[int, int, int]], classes: list[
 
 def _stands_alone(text: str, first: int, last: int) -> bool:
     """Whether a phrase of Latin letters is not the middle of a longer word."""
-    before = text[first - 1 : first] if first else ""
-    after = text[last : last + 1]
-    return not (
-        (before.isascii() and before.isalnum() and text[first].isascii() and text[first].isalnum())
-        or (
-            after.isascii()
-            and after.isalnum()
-            and text[last - 1].isascii()
-            and text[last - 1].isalpha()
-        )
-    )
+    pairs = (text[max(0, first - 1) : first + 1], text[last - 1 : last + 1])
+    return not any(len(pair) == 2 and pair.isascii() and pair.isalpha() for pair in pairs)
 
 
 @cache

@@ -7,7 +7,7 @@ code where most of its text is, so that a technical book with listings stays pro
 told by the characters that only one of two national standards has: GB 2312 those of the mainland,
 Big5 those of Taiwan and Hong Kong.
 
-Text is expected to be normalised. Shapes: N documents, C characters, L lines, W words, S slots.
+Text is expected to be normalised. Shapes: N documents, C characters, L lines, W words.
 """
 
 from collections.abc import Callable
@@ -103,7 +103,7 @@ def line_languages(block: Block) -> Flags:
 def rough_languages(block: Block) -> Flags:
     """[N] the language of each document, a number of NAMES, with code taken for what words it has.
 
-    It costs a third of `label` and differs from it where much of a document is code.
+    It costs about half of `label` and differs from it where much of a document is code.
     """
     return _count(block, lambda kind: block.counts_NK[:, kind], block.sums).languages()
 
@@ -140,6 +140,8 @@ class _Counts:
         return self.han + self.kana + self.hangul + self.words + self.foreign_words
 
     def languages(self) -> Flags:
+        """The language with most units. Of Latin script and Han in equal parts it is Chinese, which
+        names foreign things in Latin letters; Japanese is written with Han too."""
         japanese = self.kana > MAX_KANA_SHARE * (self.han + self.kana)
         foreign = self.kana + self.hangul + self.foreign_words + self.han * japanese
         languages = np.where(self._is_english(), EN, OTHER).astype(np.uint8)

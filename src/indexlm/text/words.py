@@ -91,14 +91,14 @@ def _word_table() -> tuple[np.uint64, NDArray[np.uint64], Flags]:
     block = Block([Document("", " ".join(bits), "", "en", "")])
     hashes_W = block.hashes(*block.words_2W)
     assert len(hashes_W) == len(bits)
-    for odd in range(1, 2**20, 2):
-        salt = np.uint64(odd)
-        slots_W = (hashes_W * salt) >> np.uint64(64 - _SLOT_BITS)
-        if len(np.unique(slots_W)) == len(slots_W):
-            break
-    hashes_S, flags_S = (
-        np.zeros(1 << _SLOT_BITS, dtype=np.uint64),
-        np.zeros(1 << _SLOT_BITS, dtype=np.uint8),
+    shift = np.uint64(64 - _SLOT_BITS)
+    salt = next(
+        salt
+        for salt in map(np.uint64, range(1, 2**20, 2))
+        if len(np.unique((hashes_W * salt) >> shift)) == len(bits)
     )
+    hashes_S = np.zeros(1 << _SLOT_BITS, dtype=np.uint64)
+    flags_S = np.zeros(1 << _SLOT_BITS, dtype=np.uint8)
+    slots_W = (hashes_W * salt) >> shift
     hashes_S[slots_W], flags_S[slots_W] = hashes_W, list(bits.values())
     return salt, hashes_S, flags_S
