@@ -166,6 +166,27 @@ def test_the_same_input_gives_the_same_bytes_however_it_is_cut(
     assert found == expected
 
 
+def test_a_file_that_is_read_in_parts_gives_each_record_once(tmp_path: Path) -> None:
+    """Blank lines, bad lines and lines of other lengths at every border there may be."""
+    draw = random.Random(1)
+    lines = []
+    for number in range(6000):
+        row = {"id": str(number), "text": prose(draw, "en")[: draw.randint(20, 900)]}
+        lines.append(json.dumps(row) + "\n" * draw.randint(1, 3))
+        lines += draw.choices(["", "{bad}\n", " \n", "\u00a0\n", '{"text": ""}\n'], [9, 1, 1, 1, 1])
+    path = tmp_path / "parts.jsonl"
+    path.write_text("".join(lines), encoding="utf-8")
+    settings = {"inputs": (str(path),), "steps": ("privacy",), "shard_bytes": 100_000}
+    funnel = clean(tmp_path / "out", **settings)
+    assert len(list((tmp_path / "out.work" / "shards").glob("*.arrow"))) > 2
+    assert funnel["steps"][1]["documents"] == 6000
+    assert funnel["quarantined"]["not_json"] == lines.count("{bad}\n")
+    assert funnel["blank"] == lines.count('{"text": ""}\n')
+    files = [path for side in ("train", "held_out") for path in (tmp_path / "out" / side).iterdir()]
+    ids = [document.id for path in files for document in read_documents(path)]
+    assert sorted(ids) == sorted(f"parts/{number}" for number in range(6000))
+
+
 def test_the_split_does_not_depend_on_the_seed(
     corpus: Path, refined: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:

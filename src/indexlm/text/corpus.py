@@ -24,8 +24,13 @@ from indexlm.text.shards import open_shard, read_columns
 from indexlm.text.steps import output
 from indexlm.text.work import once
 
-SMALL = 32_000_000
-"""Bytes of text below which one range is enough for one process."""
+SMALL = {
+    "names": 2_000_000_000,
+    "exact": 2_000_000_000,
+    "near": 500_000_000,
+    "passages": 64_000_000,
+}
+"""Bytes of text up to which one range does: starting workers takes longer than the answer."""
 BYTES_A_DOCUMENT = {"names": 40, "exact": 60, "near": 200}
 """Memory of a task for each document in its range."""
 LISTING = "corpus.json"
@@ -84,7 +89,7 @@ class Corpus:
         """Ranges of hashes for a question; as many as memory asks for, or as there are workers."""
         documents = sum(self.counts)
         needed = self.text_size // 2 if kind == "passages" else documents * BYTES_A_DOCUMENT[kind]
-        wide = engine.workers if self.text_size > SMALL else 1
+        wide = engine.workers if self.text_size > SMALL[kind] else 1
         return max(wide, -(-needed // (engine.memory // 2)))
 
     def save_masks(self, name: str, masks: Sequence[Bools]) -> str:

@@ -55,8 +55,8 @@ def _replaced(text: str, spans: Sequence[Span]) -> str:
 def privacy(config: PrivacyConfig) -> Step:
     """A step that drops documents with data of the kinds set to `drop`, or with a listed word.
 
-    Columns: `reason`, and `word`, the first listed word in the document where that is the reason.
-    Raises UserError where a list cannot be used.
+    Columns: `reason`; `suspect`, whether there may be something to mask; `word`, the first listed
+    word in the document where that is the reason. Raises UserError where a list cannot be used.
     """
     dropped = [find for kind, find in KINDS.items() if getattr(config, kind) == "drop"]
     words = _Words(config.words) if config.words else None
@@ -64,11 +64,12 @@ def privacy(config: PrivacyConfig) -> Step:
     def step(block: Block) -> Columns:
         word = words.firsts(block) if words else [""] * len(block.documents)
         reason = ["listed_word" if found else "" for found in word]
-        for number in np.flatnonzero(suspects(block)).tolist() if dropped else ():
+        suspect_N = suspects(block)
+        for number in np.flatnonzero(suspect_N).tolist() if dropped else ():
             text = block.documents[number].text
             if any(next(find(text, config.private_addresses), None) for find in dropped):
                 reason[number], word[number] = "personal_data", ""
-        return {"reason": reason, "word": word}
+        return {"reason": reason, "word": word, "suspect": suspect_N.tolist()}
 
     return step
 

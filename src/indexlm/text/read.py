@@ -4,7 +4,9 @@ A file is read by one task, shard by shard. Each finished shard knows where the 
 a stopped task goes on there and what was unpacked before is passed over, not parsed again.
 """
 
+import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,13 +17,12 @@ from typing import Any
 import numpy as np
 
 from indexlm.config import TextConfig
-from indexlm.records import fingerprint, sha256_file
-from indexlm.runtime import code_behind
+from indexlm.records import fingerprint
 from indexlm.text.block import blocks
 from indexlm.text.boilerplate import strip_boilerplate
 from indexlm.text.document import Document
 from indexlm.text.engine import Job
-from indexlm.text.files import QUARANTINE, InputFile
+from indexlm.text.files import CHUNK, QUARANTINE, InputFile
 from indexlm.text.languages import NAMES, label, line_languages
 from indexlm.text.normalise import normalise
 from indexlm.text.quarantine import END, Position, Quarantined, QuarantineWriter
@@ -34,6 +35,10 @@ SETTINGS = {"language", "tier", "shard_bytes", "reading"}
 """What of the settings decides how a file is read."""
 SHOWN = 3
 """Quarantined records of a shard that a message can quote."""
+_RECORD = re.compile(rb"\n[^\n]*\{[^\n]*\n")
+"""A line that is a record whatever else is wrong with it: a part that ends after a blank would
+read on into the next part."""
+
 Record = tuple[Document | Quarantined, str, Position]
 """A record, its parts as JSON (of the starter corpus), and the position behind it."""
 
@@ -51,13 +56,35 @@ class Gathered:
     end: Position = END
 
 
+def survey(job: Job) -> dict[str, Any]:
+    """Task: the hash of a file, and where it may be divided: plain jsonl before lines about
+    `range_bytes` apart, as [byte, lines before it]; anything else not at all."""
+    file = InputFile.from_row(job["file"])
+    divisible = file.kind == "jsonl" and file.path.suffix.lower() == ".jsonl"
+    digest, starts = hashlib.sha256(), [[0, 0]]
+    byte = lines = 0
+    with file.path.open("rb") as content:
+        while chunk := content.read(CHUNK):
+            digest.update(chunk)
+            if divisible and byte + len(chunk) >= starts[-1][0] + job["range_bytes"]:
+                line = _RECORD.search(chunk)
+                if line:
+                    before = lines + chunk.count(b"\n", 0, line.end())
+                    starts.append([byte + line.end(), before])
+            lines += chunk.count(b"\n") if divisible else 0
+            byte += len(chunk)
+    return {"content": digest.hexdigest(), "starts": [s for s in starts if s[0] < byte or not s[0]]}
+
+
 def read(job: Job) -> dict[str, Any]:
-    """Task: the shards of one input file, in order, with what is counted of each."""
+    """Task: the shards of an input file, or of its part from `start` to byte `stop`, in order, with
+    what is counted of each."""
     config = TextConfig.model_validate(job["config"])
     reader = _Reader(job, config)
     shards: list[dict[str, Any]] = []
     while not shards or shards[-1]["end"] != list(END):
-        made = reader.shard(len(shards), tuple(shards[-1]["end"]) if shards else None)
+        start = shards[-1]["end"] if shards else job["start"]
+        made = reader.shard(len(shards), tuple(start) if start else None)
         shards.append({"path": str(made.path), "sha256": made.sha256, **made.notes})
     return {"shards": shards}
 
@@ -69,11 +96,10 @@ class _Reader:
         self.config = config
         self.folder, self.key = Path(job["folder"]), job["key"]
         self.file = None if job["file"] is None else InputFile.from_row(job["file"])
-        code = code_behind("text/read.py")
         asked = config.model_dump(mode="json", include=SETTINGS)
-        content = job["content"] if self.file is None else sha256_file(self.file.path)
         identity = job["file"] and {k: v for k, v in job["file"].items() if k != "path"}
-        self.made_from = fingerprint(code, asked, content, identity)
+        self.stop = job["stop"]
+        self.made_from = fingerprint(job["code"], asked, job["content"], identity, self.stop)
         self.records: Iterator[Record] | None = None
 
     def shard(self, number: int, start: Position | None) -> Made:
@@ -123,6 +149,8 @@ class _Reader:
                     gathered.bytes += len(record.text.encode())
                 else:
                     gathered.blank += 1
+                if self.stop is not None and position[0] >= self.stop:
+                    break
                 if gathered.bytes >= self.config.shard_bytes:
                     gathered.end = position
                     break

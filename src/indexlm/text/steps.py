@@ -37,22 +37,22 @@ INDEX = "benchmarks.arrow"
 """Where in the work folder the n-grams of all items lie."""
 
 
-def made_from(config: TextConfig, seed: int, work: Path) -> dict[str, str]:
+def made_from(config: TextConfig, seed: int) -> dict[str, str]:
     """What each output is made from beside the shard, by its name: the steps that answer with
     columns, in order, then what is compared across shards.
 
     Raises UserError where a file that a step needs cannot be used.
     """
-    index = _index_of(config, work)
     files: dict[str, list[str | None]] = {
         "instructions": [config.instructions.model],
         "quality": [config.quality.model],
-        "contamination": [str(index) if index else None],
         "privacy": list(config.privacy.words),
     }
     found = {"names": fingerprint("names", code_behind("text/ids.py"))}
     for name in asked(config):
         used = [sha256_file(Path(file)) for file in files.get(name, []) if file]
+        if name == "contamination":
+            used.append(contamination.made_from(config.contamination))
         settings = config.model_dump(mode="json")[name]
         found[name] = fingerprint(name, settings, used, code_behind(f"text/{CODE[name]}.py"))
     if {"copies", "near_copies"} & set(config.steps):
@@ -124,14 +124,26 @@ def _joined(parts: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     return {name: [v for values in several for v in values] for name, several in parts.items()}
 
 
-def _index_of(config: TextConfig, work: Path) -> Path | None:
-    """The index of the benchmarks' items, made once for all processes."""
+def index_jobs(config: TextConfig, work: Path) -> list[dict[str, Any]]:
+    """A job for `build_index`, or none where no benchmark is asked for."""
     if "contamination" not in asked(config):
-        return None
+        return []
     why = contamination.made_from(config.contamination)
-    return once(
-        work / INDEX, why, lambda path: contamination.build_index(config.contamination, path)
-    ).path
+    return [
+        {"config": config.model_dump(mode="json"), "index": str(work / INDEX)}
+        | {"made_from": why, "size": 1}
+    ]
+
+
+def build_index(job: Job) -> dict[str, Any]:
+    """Task: the n-grams of all items of the benchmarks, once for all processes."""
+    config = TextConfig.model_validate(job["config"]).contamination
+    made = once(
+        Path(job["index"]),
+        job["made_from"],
+        lambda path: contamination.build_index(config, path),
+    )
+    return dict(made.notes)
 
 
 @lru_cache(maxsize=len(COLUMNS))

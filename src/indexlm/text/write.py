@@ -16,14 +16,13 @@ import numpy as np
 
 from indexlm.config import TextConfig
 from indexlm.text import passages, privacy
-from indexlm.text.block import blocks
 from indexlm.text.compose import held_out_entry, instruction_records
 from indexlm.text.corpus import CUTS, Corpus, edges_of
 from indexlm.text.document import Document, Entry
 from indexlm.text.engine import Job
 from indexlm.text.held_out import firsts, place, split_key
 from indexlm.text.jsonl import packed
-from indexlm.text.shards import ShardFile, open_shard, read_columns
+from indexlm.text.shards import open_shard, read_columns
 from indexlm.text.steps import output
 from indexlm.text.work import once
 
@@ -92,7 +91,9 @@ def _ends(config: TextConfig, job: Job) -> Ends:
     cuts = {}
     if job["cuts"]:
         cuts = passages.read_cuts(output(corpus.work, CUTS, corpus.shards[number]))
-    suspects = _suspects(shard) if "privacy" in job["columns"] else set()
+    suspects = None
+    if "privacy" in job["columns"]:
+        suspects = _column(corpus, number, "privacy", "suspect")
     tiers = _tiers(config, corpus, number, job["columns"])
     ends = Ends()
     for index, (document, entry) in enumerate(zip(shard.documents(), shard.column("entry"))):
@@ -111,7 +112,7 @@ def _ends(config: TextConfig, job: Job) -> Ends:
             ends.files.setdefault(f"dropped/{reason}", []).append(row)
             continue
         ends.cut += len(document.text.encode()) - len(text.encode())
-        if index in suspects:
+        if suspects is not None and suspects[index]:
             text, found = privacy.mask(text, config.privacy)
             ends.masked.update(found)
         key = split_key(document.id)
@@ -131,7 +132,7 @@ def _dropped(
         told = {
             column: answers.column(column)
             for column in answers.column_names
-            if column not in ("reason", "tier")
+            if column not in ("reason", "suspect", "tier")
         }
         for index, reason in enumerate(reasons):
             if reason and index not in found:
@@ -149,16 +150,11 @@ def _tiers(
 ) -> list[str] | None:
     if "quality" not in columns or config.quality.tiers == "given":
         return None
-    answers = read_columns(output(corpus.work, "quality", corpus.shards[number]))
-    return answers.column("tier").to_pylist()
+    return _column(corpus, number, "quality", "tier")
 
 
-def _suspects(shard: ShardFile) -> set[int]:
-    """Documents in which personal data may stand."""
-    found: list[bool] = []
-    for block in blocks(shard.documents()):
-        found += privacy.suspects(block).tolist()
-    return {index for index, suspect in enumerate(found) if suspect}
+def _column(corpus: Corpus, number: int, step: str, name: str) -> list[Any]:
+    return read_columns(output(corpus.work, step, corpus.shards[number])).column(name).to_pylist()
 
 
 def _add(ends: Ends, document: Document, end: str, size: int) -> None:
