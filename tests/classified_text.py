@@ -3,9 +3,9 @@
 import random
 from functools import cache
 
-from indexlm.text.classifier import Examples, train
 from indexlm.text.document import Document
-from indexlm.text.linear import Classifier, Task
+from indexlm.text.filters.classifier import Examples, train
+from indexlm.text.filters.linear import Classifier, Task
 
 TALES = {
     "en": "river stone evening garden window letter morning harbour mountain winter bread lantern",

@@ -8,7 +8,7 @@ import pyarrow.parquet
 import zstandard
 
 from command import jsonl, refused, rows, succeeded
-from indexlm.text import starter
+from indexlm.text.reading import starter
 
 UNPLUGGED = {
     "PIP_INDEX_URL": "http://127.0.0.1:9",

@@ -29,9 +29,12 @@ from benchmarks.text.summary import ratios, row_summary, scaling, step_costs, ta
 
 ROOT = Path(__file__).parents[2]
 SLOW = ("datatrove_filters", "datatrove_minhash", "datasketch")
-REPEATED = ("indexlm", "indexlm_without_passages", "rensa", "daft")
+REPEATED = (
+    *("indexlm", "indexlm_without_passages", "indexlm_defaults_without_passages"),
+    *("rensa", "daft"),
+)
 """Rows of every round; the others are run in the first one only."""
-SCALED = ("indexlm", "indexlm_without_passages")
+SCALED = ("indexlm",)
 COPY_FINDERS = ("datatrove_minhash", "datasketch", "rensa", "daft")
 HOW = "python3.11 -m venv ENVIRONMENT && ENVIRONMENT/bin/pip install " + " ".join(
     f"'{name}{version}'" for name, version in PACKAGES.items()

@@ -132,7 +132,7 @@ def _files(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _starter(downloads: Path) -> Iterator[tuple[str, str]]:
-    from indexlm.text.starter import read_starter
+    from indexlm.text.reading.starter import read_starter
 
     for document, _ in read_starter(downloads):
         yield document.source, document.text

@@ -36,6 +36,10 @@ class Row:
 ROWS: Mapping[str, Row] = {
     "indexlm": Row(TEXT_STEPS),
     "indexlm_without_passages": Row(tuple(step for step in TEXT_STEPS if step != "passages")),
+    # What is done where neither a classifier nor benchmarks are given.
+    "indexlm_defaults_without_passages": Row(
+        ("rules", "instructions", "privacy", "copies", "near_copies")
+    ),
     **{f"step_{step}": Row(tuple(dict.fromkeys(("rules", step)))) for step in ALONE},
     "rules_from_gz": Row(("rules",), ".jsonl.gz"),
     "rules_from_zst": Row(("rules",), ".jsonl.zst"),

@@ -148,7 +148,7 @@ class CopiesConfig(Section):
 
 
 class ContaminationConfig(Section):
-    """Items of benchmarks in the text; how they are found stands in `indexlm.text.contamination`.
+    """Items of benchmarks in the text; `indexlm.text.filters.contamination` says how they are found.
 
     Lengths are in bytes of UTF-8 of letters and digits alone: a letter has 1, a Han character 3.
     """

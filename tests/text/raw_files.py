@@ -12,8 +12,8 @@ import zstandard
 
 from indexlm.config import ReadingConfig, TextConfig
 from indexlm.text.document import Document
-from indexlm.text.quarantine import Position, Quarantined
-from indexlm.text.sources import input_files, read_records
+from indexlm.text.reading.quarantine import Position, Quarantined
+from indexlm.text.reading.sources import input_files, read_records
 
 PACKED = ("", ".gz", ".zst")
 SMALL = ReadingConfig(record_bytes=1000)

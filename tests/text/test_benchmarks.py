@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexlm.errors import UserError
-from indexlm.text.benchmarks import Item, benchmark_files, read_benchmarks
+from indexlm.text.filters.benchmarks import Item, benchmark_files, read_benchmarks
 
 OPTIONS = ("a fox", "a heron", "an otter", "a carp")
 QUESTION = "Which animal, said to live by the mill, was seen first?"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexlm.text.boilerplate import strip_boilerplate
 from indexlm.text.normalise import normalise
+from indexlm.text.reading.boilerplate import strip_boilerplate
 
 ABOVE = "老人支起木桌，热气从桶里一缕一缕地升上去。"
 BELOW = "Two men mended a net on the wall and spoke of nothing in particular."

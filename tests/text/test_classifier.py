@@ -15,10 +15,18 @@ from hypothesis import strategies as st
 from classified_text import ADS, TALES, documents, examples, trained
 from indexlm.errors import UserError
 from indexlm.text.block import Block
-from indexlm.text.calibration import auc
-from indexlm.text.classifier import Examples, Gathered, as_text, read, table, train, unseen_sources
 from indexlm.text.document import Document
-from indexlm.text.linear import Classifier, sigmoid
+from indexlm.text.filters.calibration import auc
+from indexlm.text.filters.classifier import (
+    Examples,
+    Gathered,
+    as_text,
+    read,
+    table,
+    train,
+    unseen_sources,
+)
+from indexlm.text.filters.linear import Classifier, sigmoid
 
 
 def gathered(texts: list[str], max_chars: int = 1000) -> set[str]:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from indexlm.text.compose import held_out_entry, instruction_records
 from indexlm.text.document import Document, Entry
+from indexlm.text.writing.compose import held_out_entry, instruction_records
 
 IDIOM = Entry(
     "idiom",

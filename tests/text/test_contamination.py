@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from indexlm.config import ContaminationConfig
 from indexlm.errors import DamagedError, UserError
 from indexlm.text.block import Block
-from indexlm.text.contamination import (
+from indexlm.text.document import Document, Step
+from indexlm.text.filters.contamination import (
     REASONS,
     build_index,
     contamination,
@@ -20,7 +21,6 @@ from indexlm.text.contamination import (
     made_from,
     stream_of,
 )
-from indexlm.text.document import Document, Step
 
 SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "er", "ing")]
 HAN = "".join(chr(code) for code in range(0x4E00, 0x4E00 + 1500))

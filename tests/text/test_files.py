@@ -20,8 +20,8 @@ from raw_files import (
 )
 
 from indexlm.config import ReadingConfig
-from indexlm.text.quarantine import Quarantined
-from indexlm.text.sources import open_packed
+from indexlm.text.reading.quarantine import Quarantined
+from indexlm.text.reading.sources import open_packed
 
 # Files that are damaged
 
@@ -87,8 +87,8 @@ PEAK = """
 import sys
 from pathlib import Path
 from indexlm.config import ReadingConfig, TextConfig
-from indexlm.text.quarantine import Quarantined, QuarantineWriter
-from indexlm.text.sources import input_files, read_records
+from indexlm.text.reading.quarantine import Quarantined, QuarantineWriter
+from indexlm.text.reading.sources import input_files, read_records
 
 path, limits = Path(sys.argv[1]), ReadingConfig.model_validate_json(sys.argv[2])
 kept, reasons = 0, []

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexlm.text.document import Document
-from indexlm.text.held_out import firsts, forced, merged, place, split_key
+from indexlm.text.writing.held_out import firsts, forced, merged, place, split_key
 
 IDS = st.lists(
     st.tuples(st.sampled_from(["zh", "en", "code"]), st.integers(0, 30).map("s/{}".format))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from indexlm.config import RulesConfig
 from indexlm.text.block import Block
 from indexlm.text.document import Document
-from indexlm.text.heuristics import REASONS, rules
+from indexlm.text.filters.heuristics import REASONS, rules
 from indexlm.text.normalise import normalise
 
 PROSE = {

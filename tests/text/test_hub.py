@@ -17,7 +17,7 @@ import pytest
 from raw_files import lines, packed, parquet
 
 from indexlm.errors import UserError
-from indexlm.text import hub
+from indexlm.text.reading import hub
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CARD = b"---\nlicense: cc-by-4.0\nlanguage:\n- zh\n---\n# Tales\n"
@@ -34,7 +34,7 @@ import json, sys
 from pathlib import Path
 from indexlm.config import ReadingConfig, TextConfig
 from indexlm.errors import UserError
-from indexlm.text.sources import input_files, read_records
+from indexlm.text.reading.sources import input_files, read_records
 
 for name in sys.argv[1:]:
     try:

@@ -6,8 +6,8 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from indexlm.text.copies.ids import renamed, write_hashes
 from indexlm.text.document import Document
-from indexlm.text.ids import renamed, write_hashes
 from indexlm.text.shards import write_shard
 
 NAMES = st.lists(

@@ -12,7 +12,7 @@ from indexlm.config import InstructionsConfig
 from indexlm.errors import DamagedError, UserError
 from indexlm.text.block import Block
 from indexlm.text.document import Document
-from indexlm.text.instructions import CLASSIFIER, instruction_form, instructions
+from indexlm.text.filters.instructions import CLASSIFIER, instruction_form, instructions
 
 PLANTED = [
     "Question: What is the capital of France?\nAnswer: Paris.",

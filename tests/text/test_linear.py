@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 from classified_text import ADS, TALES, documents, trained
 from indexlm.errors import DamagedError, UserError
 from indexlm.text.block import Block
-from indexlm.text.calibration import auc
 from indexlm.text.document import Document
-from indexlm.text.linear import BITS, Classifier, fit, quantised
+from indexlm.text.filters.calibration import auc
+from indexlm.text.filters.linear import BITS, Classifier, fit, quantised
 
 texts = st.lists(st.text("abc 山水。\n", min_size=1, max_size=30), min_size=1, max_size=8)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from indexlm.text.block import Block
 from indexlm.text.document import Document
-from indexlm.text.measures import (
+from indexlm.text.filters.measures import (
     CODE_GRAM,
     HAN_GRAM,
     LONG_RUN,

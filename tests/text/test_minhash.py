@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexlm.text.block import Block
-from indexlm.text.document import Document
-from indexlm.text.minhash import (
+from indexlm.text.copies.minhash import (
     BANDS,
     LEAST_JACCARD,
     RECALL,
@@ -22,6 +21,7 @@ from indexlm.text.minhash import (
     signatures,
     write_signatures,
 )
+from indexlm.text.document import Document
 
 LETTERS = {"zh": [chr(code) for code in range(0x4E00, 0x9FA0)], "en": list("etaoinshrdlucmfwyp")}
 

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexlm.text.block import Block
-from indexlm.text.document import Document
-from indexlm.text.minhash import Signatures, signatures, write_signatures
-from indexlm.text.near_dups import (
+from indexlm.text.copies.minhash import Signatures, signatures, write_signatures
+from indexlm.text.copies.near_dups import (
     Edges,
     Found,
     Round,
@@ -24,6 +23,7 @@ from indexlm.text.near_dups import (
     settle,
     without,
 )
+from indexlm.text.document import Document
 
 WORDS = {
     "zh": list(

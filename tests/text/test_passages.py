@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexlm.text import passages, stretches
-from indexlm.text.passages import (
+from indexlm.text.copies import passages, stretches
+from indexlm.text.copies.passages import (
     PART_BYTES,
     cut,
     parts_for,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexlm.config import PrivacyConfig
-from indexlm.text.personal_data import KINDS, is_identity_number, is_luhn
+from indexlm.text.filters.personal_data import KINDS, is_identity_number, is_luhn
 
 
 def found(text: str, private_addresses: bool = False) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from indexlm.config import PrivacyConfig
 from indexlm.errors import UserError
 from indexlm.text.block import Block
 from indexlm.text.document import Document
-from indexlm.text.privacy import REASONS, mask, privacy, suspects
+from indexlm.text.filters.privacy import REASONS, mask, privacy, suspects
 
 MASKED = [
     ("来信请寄ann@qq.com或致电138-0000-0000。", "来信请寄name@example.com或致电000-0000-0000。"),

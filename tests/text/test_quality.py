@@ -11,7 +11,7 @@ from indexlm.config import QualityConfig
 from indexlm.errors import UserError
 from indexlm.text.block import Block
 from indexlm.text.document import Columns, Document
-from indexlm.text.quality import quality
+from indexlm.text.filters.quality import quality
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ from raw_files import (
 
 from indexlm.config import ReadingConfig, TextConfig
 from indexlm.text.document import Document
-from indexlm.text.files import InputFile
-from indexlm.text.quarantine import (
+from indexlm.text.reading.files import InputFile
+from indexlm.text.reading.quarantine import (
     PART,
     REASONS,
     BadRecordError,
@@ -37,7 +37,7 @@ from indexlm.text.quarantine import (
     read_quarantine,
     write_quarantine,
 )
-from indexlm.text.sources import input_files, read_records
+from indexlm.text.reading.sources import input_files, read_records
 
 FILE = InputFile(Path("mine/a.jsonl"), "jsonl", "mine", "a", "CC0-1.0")
 NAME = "a.quarantine.jsonl.zst"

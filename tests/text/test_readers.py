@@ -28,9 +28,9 @@ from raw_files import (
 
 from indexlm.config import ReadingConfig, TextConfig
 from indexlm.text.document import Document
-from indexlm.text.quarantine import END, REASONS, Quarantined
-from indexlm.text.readers import MAX_CHARS
-from indexlm.text.sources import input_files, read_records
+from indexlm.text.reading.quarantine import END, REASONS, Quarantined
+from indexlm.text.reading.readers import MAX_CHARS
+from indexlm.text.reading.sources import input_files, read_records
 
 PARAGRAPHS = st.lists(st.text("ab。", min_size=1, max_size=1500), max_size=20)
 

@@ -11,13 +11,13 @@ import pytest
 from indexlm.config import PrivacyConfig, TextConfig
 from indexlm.errors import UserError
 from indexlm.text.engine import Engine
-from indexlm.text.funnel import funnel_table
-from indexlm.text.held_out import split_key
-from indexlm.text.inspect import inspect
+from indexlm.text.filters.privacy import mask
 from indexlm.text.jsonl import read_jsonl
-from indexlm.text.privacy import mask
 from indexlm.text.refine import publish_refined, refine
 from indexlm.text.refined import read_documents
+from indexlm.text.writing.funnel import funnel_table
+from indexlm.text.writing.held_out import split_key
+from indexlm.text.writing.inspect import inspect
 
 WORDS = {
     "zh": "山川湖海春夏秋冬人们走过桥看见灯火城里树木安静风雨落下书声朗读孩子远方朋友归来清晨黄昏",

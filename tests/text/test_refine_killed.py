@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from command import refused, start, succeeded
-from indexlm.text.files import QUARANTINE
+from indexlm.text.reading.files import QUARANTINE
 
 EN = ["the", "of", "and", "to", "harbour", "morning", "letter", "window", "stone", "quiet"]
 KILLS = 12

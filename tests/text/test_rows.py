@@ -13,7 +13,7 @@ from raw_files import GOOD, parquet, quarantined, read
 
 from indexlm.config import ReadingConfig
 from indexlm.text.document import Document
-from indexlm.text.quarantine import Quarantined
+from indexlm.text.reading.quarantine import Quarantined
 
 
 def test_rows_that_are_wrong_do_not_cost_the_others(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from raw_files import EXPECTED, PACKED, ROWS, SMALL, documents, lines, packed, p
 from indexlm.config import TextConfig
 from indexlm.errors import UserError
 from indexlm.text.document import Document
-from indexlm.text.files import InputFile
-from indexlm.text.quarantine import Quarantined
-from indexlm.text.sources import decode, detect_language, input_files, read_records
+from indexlm.text.reading.files import InputFile
+from indexlm.text.reading.quarantine import Quarantined
+from indexlm.text.reading.sources import decode, detect_language, input_files, read_records
 
 # What a good file gives
 

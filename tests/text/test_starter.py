@@ -11,10 +11,10 @@ import pytest
 
 from indexlm.errors import UserError
 from indexlm.records import sha256_file
-from indexlm.text import starter
 from indexlm.text.document import Document, Entry
-from indexlm.text.starter_books import read_chats, read_king_james, read_three_kingdoms
-from indexlm.text.starter_dictionaries import (
+from indexlm.text.reading import starter
+from indexlm.text.reading.starter_books import read_chats, read_king_james, read_three_kingdoms
+from indexlm.text.reading.starter_dictionaries import (
     pair_quotes,
     read_characters,
     read_idioms,

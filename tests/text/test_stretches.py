@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from indexlm.text import stretches
-from indexlm.text.stretches import gram_bytes, stretches_of, window_hashes
+from indexlm.text.copies import stretches
+from indexlm.text.copies.stretches import gram_bytes, stretches_of, window_hashes
 
 pieces = st.lists(st.text("ab", min_size=1, max_size=40), min_size=1, max_size=4)
 

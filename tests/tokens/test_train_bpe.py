@@ -12,9 +12,8 @@ import pytest
 
 from indexlm.config import TokenizerConfig
 from indexlm.errors import UserError
-from indexlm.text.heuristics import HAN
 from indexlm.tokens.tokenizer import SPECIAL_PIECES, Tokenizer
-from indexlm.tokens.train_bpe import train
+from indexlm.tokens.train_bpe import HAN, train
 
 Texts = Mapping[str, tuple[str, ...]]
 

@@ -41,7 +41,7 @@ def classifier(
     kinds that must be kept: what the files do not show, the classifier cannot know.
     """
     from indexlm.errors import UserError
-    from indexlm.text.classifier import read, table, train, unseen_sources
+    from indexlm.text.filters.classifier import read, table, train, unseen_sources
 
     if not bad and not conversations:
         raise UserError("give --bad, or --conversations, as well as --good")

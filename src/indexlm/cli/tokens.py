@@ -155,7 +155,7 @@ def _labelled(path: Path) -> "Iterator[Document]":
     from indexlm.text.block import blocks
     from indexlm.text.document import Document
     from indexlm.text.languages import label
-    from indexlm.text.sources import input_files, read_records
+    from indexlm.text.reading.sources import input_files, read_records
 
     if not path.exists():
         raise UserError(f"--data {path} does not exist; name a refined folder or text files")

@@ -43,8 +43,8 @@ def files_state(names: Iterable[str]) -> list[Any]:
 
 def text(run: "Run[Any]") -> None:
     from indexlm.text.engine import Engine
-    from indexlm.text.funnel import funnel_table
     from indexlm.text.refine import refine
+    from indexlm.text.writing.funnel import funnel_table
 
     work = run.path("text").with_name(WORK)
     engine = Engine(workers=threads_of(run.recipe.threads))

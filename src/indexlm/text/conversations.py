@@ -25,7 +25,7 @@ from indexlm.errors import UserError
 from indexlm.records import log
 from indexlm.text.document import LANGUAGES
 from indexlm.text.normalise import normalise
-from indexlm.text.sources import COMPRESSED, decode, detect_language, open_packed
+from indexlm.text.reading.sources import COMPRESSED, decode, detect_language, open_packed
 
 SUFFIXES = (".jsonl", ".json")
 CUT = "an unanswered last question cut off"

@@ -21,21 +21,21 @@ from indexlm.config import TextConfig
 from indexlm.errors import UserError
 from indexlm.records import fingerprint, log, only_writer, publish, write_json
 from indexlm.runtime import code_behind
-from indexlm.text import corpus as across
-from indexlm.text import steps
-from indexlm.text.card import write_card
-from indexlm.text.corpus import Corpus
+from indexlm.text.copies import corpus as across
+from indexlm.text.copies.corpus import Corpus
+from indexlm.text.copies.near_dups import without
 from indexlm.text.engine import Engine, Job
-from indexlm.text.files import QUARANTINE
-from indexlm.text.funnel import funnel_of
-from indexlm.text.held_out import forced, merged
+from indexlm.text.filters import steps
 from indexlm.text.jsonl import packed
-from indexlm.text.near_dups import without
-from indexlm.text.read import read, survey
+from indexlm.text.reading.files import QUARANTINE
+from indexlm.text.reading.read import read, survey
+from indexlm.text.reading.sources import input_files
+from indexlm.text.reading.starter import fetch
 from indexlm.text.refined import FUNNEL
-from indexlm.text.sources import input_files
-from indexlm.text.starter import fetch
-from indexlm.text.write import write
+from indexlm.text.writing.card import write_card
+from indexlm.text.writing.funnel import funnel_of
+from indexlm.text.writing.held_out import forced, merged
+from indexlm.text.writing.write import write
 
 MIN_TRAINING_BYTES = 50_000
 """Less text than this cannot train even the smallest tokenizer and model."""
@@ -101,7 +101,11 @@ def _refine(run: _Run, out: Path) -> dict[str, Any]:
     names = across.unique_names(corpus, engine)
     kinds, cuts, compared = _compare(run, corpus)
     written_from = fingerprint(
-        _write_settings(config), corpus.hash_of_all(), compared, names, code_behind("text/write.py")
+        _write_settings(config),
+        corpus.hash_of_all(),
+        compared,
+        names,
+        code_behind("text/writing/write.py"),
     )
     job = {"kinds": kinds, "cuts": cuts, "names": names, "made_from": written_from}
     written = _write(run, corpus, job, [])
@@ -136,7 +140,7 @@ def _read(run: _Run) -> list[dict[str, Any]]:
     ]
     surveyed = iter(run.engine.map("survey", survey, asked))
     jobs = [job | (next(surveyed) if job["file"] else {}) for job in jobs]
-    code = code_behind("text/read.py")
+    code = code_behind("text/reading/read.py")
     shared = {"config": run.settings, "code": code, "folder": str(run.work / SHARDS)}
     # The index of the benchmarks' items, where one is asked for, is made beside the first shards.
     index = steps.index_jobs(run.config, run.work)

@@ -8,6 +8,7 @@ share almost no merge. Byte fallback covers every other character.
 
 import io
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import Any
 
 from indexlm.config import TokenizerConfig
 from indexlm.errors import UserError
-from indexlm.text.heuristics import HAN
 from indexlm.tokens.tokenizer import SPECIAL_PIECES, Tokenizer
+
+HAN = re.compile(r"[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 log = logging.getLogger("indexlm")
 

@@ -19,16 +19,16 @@ import numpy as np
 from indexlm.config import TextConfig
 from indexlm.records import fingerprint
 from indexlm.text.block import blocks
-from indexlm.text.boilerplate import strip_boilerplate
 from indexlm.text.document import Document
 from indexlm.text.engine import Job
-from indexlm.text.files import CHUNK, QUARANTINE, InputFile
 from indexlm.text.languages import NAMES, label, line_languages
 from indexlm.text.normalise import normalise
-from indexlm.text.quarantine import END, Position, Quarantined, QuarantineWriter
+from indexlm.text.reading.boilerplate import strip_boilerplate
+from indexlm.text.reading.files import CHUNK, QUARANTINE, InputFile
+from indexlm.text.reading.quarantine import END, Position, Quarantined, QuarantineWriter
+from indexlm.text.reading.sources import read_records
+from indexlm.text.reading.starter import read_starter
 from indexlm.text.shards import write_shard
-from indexlm.text.sources import read_records
-from indexlm.text.starter import read_starter
 from indexlm.text.work import Made, finished, make
 
 SETTINGS = {"language", "tier", "shard_bytes", "reading"}

@@ -16,10 +16,10 @@ import pyarrow.parquet
 
 from indexlm.errors import shown
 from indexlm.text.document import Document
-from indexlm.text.files import CHUNK, COMPRESSED, Unpacked, UnpackError
-from indexlm.text.parsing import SHOWN, Reading, document_of
-from indexlm.text.quarantine import END, BadRecordError, Position, Quarantined
-from indexlm.text.readers import Item, empty
+from indexlm.text.reading.files import CHUNK, COMPRESSED, Unpacked, UnpackError
+from indexlm.text.reading.parsing import SHOWN, Reading, document_of
+from indexlm.text.reading.quarantine import END, BadRecordError, Position, Quarantined
+from indexlm.text.reading.readers import Item, empty
 
 FIELDS = ("text", "id", "language", "lang", "tier", "source", "license")
 BATCH_BYTES = 4_000_000

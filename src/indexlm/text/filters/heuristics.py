@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from indexlm.config import RulesConfig
 from indexlm.text.block import Block
 from indexlm.text.document import Columns, Step
+from indexlm.text.filters.measures import Counts, Measures
 from indexlm.text.languages import NAMES, label, rough_languages
-from indexlm.text.measures import Counts, Measures
 
 # For those who look at one text at a time.
-HAN = re.compile(r"[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 Flags = NDArray[np.bool_]
 

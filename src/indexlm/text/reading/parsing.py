@@ -9,8 +9,8 @@ from typing import Any
 from indexlm.config import ReadingConfig, TextConfig
 from indexlm.errors import UserError, shown
 from indexlm.text.document import LABELS, TIERS, Document
-from indexlm.text.files import InputFile, UnpackError
-from indexlm.text.quarantine import BadRecordError, Position, Quarantined
+from indexlm.text.reading.files import InputFile, UnpackError
+from indexlm.text.reading.quarantine import BadRecordError, Position, Quarantined
 
 ZERO_SHARE = 0.25
 """Share of zero bytes from which text is UTF-16 without its mark: plain text holds none."""

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from indexlm.config import TextConfig
-from indexlm.text import contamination, heuristics, instructions, privacy
-from indexlm.text import quality as qualities
-from indexlm.text.write import HELD_OUT, KEPT, REASONS
+from indexlm.text.filters import contamination, heuristics, instructions, privacy
+from indexlm.text.filters import quality as qualities
+from indexlm.text.writing.write import HELD_OUT, KEPT, REASONS
 
 ORDER = (
     *heuristics.REASONS,

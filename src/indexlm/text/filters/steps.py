@@ -14,11 +14,12 @@ from typing import Any
 from indexlm.config import TextConfig
 from indexlm.records import fingerprint, sha256_file
 from indexlm.runtime import code_behind
-from indexlm.text import contamination, heuristics, ids, instructions, minhash, passages, privacy
-from indexlm.text import quality as qualities
 from indexlm.text.block import blocks
+from indexlm.text.copies import ids, minhash, passages
 from indexlm.text.document import Step
 from indexlm.text.engine import Job
+from indexlm.text.filters import contamination, heuristics, instructions, privacy
+from indexlm.text.filters import quality as qualities
 from indexlm.text.shards import open_shard, write_columns
 from indexlm.text.work import finished, make, once
 
@@ -48,18 +49,20 @@ def made_from(config: TextConfig, seed: int) -> dict[str, str]:
         "quality": [config.quality.model],
         "privacy": list(config.privacy.words),
     }
-    found = {"names": fingerprint("names", code_behind("text/ids.py"))}
+    found = {"names": fingerprint("names", code_behind("text/copies/ids.py"))}
     for name in asked(config):
         used = [sha256_file(Path(file)) for file in files.get(name, []) if file]
         if name == "contamination":
             used.append(contamination.made_from(config.contamination))
         settings = config.model_dump(mode="json")[name]
-        found[name] = fingerprint(name, settings, used, code_behind(f"text/{CODE[name]}.py"))
+        found[name] = fingerprint(
+            name, settings, used, code_behind(f"text/filters/{CODE[name]}.py")
+        )
     if {"copies", "near_copies"} & set(config.steps):
-        code = code_behind("text/minhash.py")
+        code = code_behind("text/copies/minhash.py")
         found["signatures"] = fingerprint("signatures", seed, config.copies.jaccard, code)
     if "passages" in config.steps:
-        code = code_behind("text/passages.py")
+        code = code_behind("text/copies/passages.py")
         found["stretches"] = fingerprint("stretches", config.copies.passage_bytes, code)
     return found
 

@@ -21,9 +21,9 @@ import ahocorasick_rs
 from indexlm.config import InstructionsConfig
 from indexlm.text.block import Block
 from indexlm.text.document import Columns, Step
-from indexlm.text.linear import Classifier
-from indexlm.text.openings import opens_with_task
-from indexlm.text.questions import has_options, labelled
+from indexlm.text.filters.linear import Classifier
+from indexlm.text.filters.openings import opens_with_task
+from indexlm.text.filters.questions import has_options, labelled
 
 REASONS = {"instruction_like": "questions with answers, choices, prompts, or a task and its answer"}
 """Why a document is dropped -> one sentence."""

@@ -27,7 +27,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexlm.text.stretches import SEEDS, Ints, Stretches, Uint64s, stretches_of, window_hashes
+from indexlm.text.copies.stretches import (
+    SEEDS,
+    Ints,
+    Stretches,
+    Uint64s,
+    stretches_of,
+    window_hashes,
+)
 
 TextBytes = Callable[[int, int], bytes | memoryview]
 """UTF-8 of a document, by shard and number in the shard."""

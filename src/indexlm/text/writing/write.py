@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 
 from indexlm.config import TextConfig
-from indexlm.text import passages, privacy
-from indexlm.text.compose import held_out_entry, instruction_records
-from indexlm.text.corpus import CUTS, Corpus, edges_of
+from indexlm.text.copies import passages
+from indexlm.text.copies.corpus import CUTS, Corpus, edges_of
 from indexlm.text.document import Document, Entry
 from indexlm.text.engine import Job
-from indexlm.text.held_out import firsts, place, split_key
+from indexlm.text.filters import privacy
+from indexlm.text.filters.steps import output
 from indexlm.text.jsonl import packed
 from indexlm.text.shards import open_shard, read_columns
-from indexlm.text.steps import output
 from indexlm.text.work import once
+from indexlm.text.writing.compose import held_out_entry, instruction_records
+from indexlm.text.writing.held_out import firsts, place, split_key
 
 KEPT, HELD_OUT = "kept", "held_out"
 """What becomes of a document that no step drops."""

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from indexlm.errors import UserError
-from indexlm.text.funnel import ALL_REASONS
 from indexlm.text.jsonl import read_jsonl
-from indexlm.text.write import FIELDS
+from indexlm.text.writing.funnel import ALL_REASONS
+from indexlm.text.writing.write import FIELDS
 
 SHOWN = 400
 """Characters of each sample."""

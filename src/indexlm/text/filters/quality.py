@@ -13,7 +13,7 @@ import numpy as np
 from indexlm.config import QualityConfig
 from indexlm.text.block import Block
 from indexlm.text.document import Columns, Step
-from indexlm.text.linear import Classifier, sigmoid
+from indexlm.text.filters.linear import Classifier, sigmoid
 
 REASONS = {
     "low_quality": "the classifier is sure enough that it is not like the good text it was shown"

@@ -19,7 +19,7 @@ from typing import Any
 
 import zstandard
 
-from indexlm.text.files import InputFile, open_packed
+from indexlm.text.reading.files import InputFile, open_packed
 
 REASONS = {
     "empty_file": "the file holds no record; put text into it or delete it",

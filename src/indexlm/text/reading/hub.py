@@ -11,7 +11,7 @@ from pathlib import Path
 
 from indexlm.errors import UserError, shown
 from indexlm.records import log
-from indexlm.text.files import COMPRESSED, KINDS, KNOWN
+from indexlm.text.reading.files import COMPRESSED, KINDS, KNOWN
 
 CARD = "README.md"
 _NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")

@@ -13,9 +13,15 @@ from typing import NamedTuple
 
 from indexlm.errors import shown
 from indexlm.text.document import Document
-from indexlm.text.files import CHUNK, Unpacked, UnpackError
-from indexlm.text.parsing import Reading, in_encoding, jsonl_document, txt_document, wide_encoding
-from indexlm.text.quarantine import END, BadRecordError, Position, Quarantined
+from indexlm.text.reading.files import CHUNK, Unpacked, UnpackError
+from indexlm.text.reading.parsing import (
+    Reading,
+    in_encoding,
+    jsonl_document,
+    txt_document,
+    wide_encoding,
+)
+from indexlm.text.reading.quarantine import END, BadRecordError, Position, Quarantined
 
 MAX_CHARS = 4000
 """Characters of a text file that stay one document."""

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from indexlm.config import TextConfig
-from indexlm.text.funnel import ALL_REASONS
-from indexlm.text.write import LENGTHS
+from indexlm.text.writing.funnel import ALL_REASONS
+from indexlm.text.writing.write import LENGTHS
 
 CARD = "README.md"
 BAR = 40

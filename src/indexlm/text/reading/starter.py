@@ -16,8 +16,8 @@ from pathlib import Path
 from indexlm.errors import UserError
 from indexlm.records import log, sha256_file
 from indexlm.text.document import Document, Entry
-from indexlm.text.starter_books import read_chats, read_king_james, read_three_kingdoms
-from indexlm.text.starter_dictionaries import (
+from indexlm.text.reading.starter_books import read_chats, read_king_james, read_three_kingdoms
+from indexlm.text.reading.starter_dictionaries import (
     read_characters,
     read_idioms,
     read_sayings,

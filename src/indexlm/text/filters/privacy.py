@@ -16,8 +16,8 @@ from indexlm.config import PrivacyConfig
 from indexlm.errors import UserError
 from indexlm.text.block import DIGIT, Block
 from indexlm.text.document import Columns, Step
+from indexlm.text.filters.personal_data import KINDS, Span
 from indexlm.text.normalise import normalise
-from indexlm.text.personal_data import KINDS, Span
 
 REASONS = {
     "personal_data": "personal data of a kind for which documents are dropped",

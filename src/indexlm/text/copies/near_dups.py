@@ -33,7 +33,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexlm.text.minhash import (
+from indexlm.text.copies.minhash import (
     BANDS,
     ROW,
     Int64s,

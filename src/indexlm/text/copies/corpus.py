@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from indexlm.records import fingerprint
 from indexlm.runtime import code_behind
-from indexlm.text import ids, near_dups, passages
+from indexlm.text.copies import ids, near_dups, passages
+from indexlm.text.copies.near_dups import Edges, Found, Round
 from indexlm.text.engine import Engine, Job
-from indexlm.text.near_dups import Edges, Found, Round
+from indexlm.text.filters.steps import output
 from indexlm.text.shards import open_shard, read_columns
-from indexlm.text.steps import output
 from indexlm.text.work import once
 
 SMALL = {
@@ -207,7 +207,7 @@ def _questions(
     """A job for each range of hashes, with what its answer is made from and where it will lie."""
     parts = corpus.parts(kind, engine)
     output_name = "stretches" if kind == "passages" else "signatures"
-    code = code_behind("text/corpus.py")
+    code = code_behind("text/copies/corpus.py")
     made_from = fingerprint(kind, corpus.hash_of(output_name), masks, parts, dict(asked), code)
     name = f"{kind}-{asked['round']}" if "round" in asked else kind
     folder = corpus.work / "ranges"

@@ -32,9 +32,9 @@ from indexlm.config import ContaminationConfig
 from indexlm.errors import DamagedError
 from indexlm.records import fingerprint, log, sha256_file
 from indexlm.runtime import code_behind
-from indexlm.text.benchmarks import Item, benchmark_files, read_benchmarks
 from indexlm.text.block import Block
 from indexlm.text.document import Columns, Step
+from indexlm.text.filters.benchmarks import Item, benchmark_files, read_benchmarks
 from indexlm.text.normalise import normalise
 
 REASONS = {"contaminated": "an item of a benchmark stands in the document"}
@@ -276,7 +276,7 @@ def made_from(config: ContaminationConfig) -> str:
         for benchmark, name, path in benchmark_files(config.benchmarks)
     ]
     settings = config.model_dump(mode="json", exclude={"benchmarks"})
-    return fingerprint(settings, files, code_behind("text/contamination.py"))
+    return fingerprint(settings, files, code_behind("text/filters/contamination.py"))
 
 
 def load(path: Path) -> Index:

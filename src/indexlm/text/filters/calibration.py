@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexlm.errors import UserError
-from indexlm.text.linear import Calibration, Cut, equal_shares, sigmoid
+from indexlm.text.filters.linear import Calibration, Cut, equal_shares, sigmoid
 
 LOST = (0.001, 0.01, 0.05)
 """Shares of good documents whose thresholds are reported beside the conservative one."""

@@ -15,21 +15,21 @@ from pathlib import Path
 from indexlm.config import ReadingConfig, TextConfig
 from indexlm.errors import UserError
 from indexlm.records import log
-from indexlm.text import hub
 from indexlm.text.document import Document
-from indexlm.text.files import COMPRESSED as COMPRESSED
-from indexlm.text.files import KNOWN, InputFile, UnpackError, ending_of, kind_of
-from indexlm.text.files import open_packed as open_packed
-from indexlm.text.parsing import Reading, jsonl_document, txt_document
-from indexlm.text.parsing import decode as decode
-from indexlm.text.quarantine import (
+from indexlm.text.reading import hub
+from indexlm.text.reading.files import COMPRESSED as COMPRESSED
+from indexlm.text.reading.files import KNOWN, InputFile, UnpackError, ending_of, kind_of
+from indexlm.text.reading.files import open_packed as open_packed
+from indexlm.text.reading.parsing import Reading, jsonl_document, txt_document
+from indexlm.text.reading.parsing import decode as decode
+from indexlm.text.reading.quarantine import (
     END,
     BadRecordError,
     Position,
     Quarantined,
     read_quarantine,
 )
-from indexlm.text.readers import Item, empty, read_jsonl, read_txt
+from indexlm.text.reading.readers import Item, empty, read_jsonl, read_txt
 
 HUB = "hub:"
 """How an input is named that is a dataset of the hub."""
@@ -83,7 +83,7 @@ def read_records(
     if file.kind == "jsonl":
         return read_jsonl(reading, start)
     if file.kind == "parquet":
-        from indexlm.text.rows import read_parquet
+        from indexlm.text.reading.rows import read_parquet
 
         return read_parquet(reading, start)
     return _read_again(reading, start)
@@ -169,7 +169,7 @@ def _record_again(reading: Reading, bad: Quarantined) -> Document | Quarantined:
             return document
         if bad.file.kind == "txt":
             return txt_document(reading, content, bad.number)
-        from indexlm.text.rows import row_document
+        from indexlm.text.reading.rows import row_document
 
         return row_document(reading, content, bad.number)
     except BadRecordError as error:

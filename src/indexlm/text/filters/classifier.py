@@ -18,12 +18,10 @@ from indexlm.config import ReadingConfig, TextConfig
 from indexlm.errors import UserError
 from indexlm.records import log
 from indexlm.text.block import blocks
-from indexlm.text.calibration import Judged, calibrated
 from indexlm.text.conversations import read_conversations
 from indexlm.text.document import Document
-from indexlm.text.files import InputFile
-from indexlm.text.languages import label
-from indexlm.text.linear import (
+from indexlm.text.filters.calibration import Judged, calibrated
+from indexlm.text.filters.linear import (
     Classifier,
     Header,
     Input,
@@ -33,9 +31,11 @@ from indexlm.text.linear import (
     quantised,
     sigmoid,
 )
+from indexlm.text.languages import label
 from indexlm.text.normalise import normalise
-from indexlm.text.quarantine import Quarantined
-from indexlm.text.sources import input_files, read_records
+from indexlm.text.reading.files import InputFile
+from indexlm.text.reading.quarantine import Quarantined
+from indexlm.text.reading.sources import input_files, read_records
 
 MAX_CHARS = 64_000_000
 """Of the good text and of the bad: at most 256 MB of memory each, half a minute of training."""
