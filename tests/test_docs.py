@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import typer.core
 import typer.main
+from benchmarks.text.summary import table
 
 from indexlm import cli
-from indexlm.config import HardwareConfig
+from indexlm.config import TEXT_STEPS, HardwareConfig
 from indexlm.recipes import tiny
-from indexlm.settings import with_overrides
+from indexlm.settings import text_settings, with_overrides
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ("base", "pure", "chat", "character", "bigram", "xz -9e")
@@ -71,6 +72,8 @@ def verbs_of(told: str) -> list[typer.core.TyperCommand]:
         "docs/models_zh.md",
         "docs/training.md",
         "docs/training_zh.md",
+        "docs/text.md",
+        "docs/text_zh.md",
     ],
 )
 def test_every_command_that_is_told_has_its_verb_and_its_options(file: str) -> None:
@@ -96,3 +99,18 @@ def test_the_training_page_has_every_setting_of_the_hardware_and_no_other(file: 
     settings = re.findall(r"(?:pretrain|base|pure|hardware)\.[a-z_.]+=[a-z0-9.]+", text)
     assert len(settings) >= 6
     with_overrides(tiny.recipe(), settings)
+
+
+@pytest.mark.parametrize("file", ["docs/text.md", "docs/text_zh.md"])
+def test_the_text_page_has_every_step_in_order_and_settings_that_there_are(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", text, re.M) == list(TEXT_STEPS)
+    settings = re.findall(r"--set ([a-z_.]+=[\w.]*\w)", text)
+    assert len(settings) >= 5
+    text_settings({"quality": {"model": "quality.safetensors"}}, settings)
+
+
+def test_the_figures_of_the_text_room_are_those_of_the_committed_run() -> None:
+    results = json.loads((ROOT / "benchmarks/results/text.json").read_text(encoding="utf-8"))
+    told = (ROOT / "docs" / "text_benchmark.md").read_text(encoding="utf-8")
+    assert told.endswith(f"\n{table(results)}\n")

@@ -44,7 +44,7 @@ SHARED_USES: dict[str, set[str]] = {
     "runtime": {"errors", "records"},
 }
 
-OPTIONAL = {"gguf", "huggingface_hub", "ray", "torchao", "xllamacpp"}
+OPTIONAL = {"gguf", "huggingface_hub", "ray", "tokenizers", "torchao", "xllamacpp"}
 """They come with an extra of their own; what does not need them must run without."""
 
 HEAVY = {"daft", "matplotlib", "numpy", "pyarrow", "safetensors", "sentencepiece", "torch"}
@@ -173,6 +173,8 @@ def test_help_and_a_recipe_load_nothing_heavy() -> None:
 
 def test_models_are_opened_exported_and_trained_without_the_optional_packages() -> None:
     rooms = "export.forms, indexlm.serve.engine, indexlm.stages.continuation"
+    assert loaded_by(f"import indexlm.{rooms}") & OPTIONAL == set()
+    rooms = "text.refine, indexlm.text.reading.hub, indexlm.tokens.any_tokenizer"
     assert loaded_by(f"import indexlm.{rooms}") & OPTIONAL == set()
 
 

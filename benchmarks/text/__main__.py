@@ -55,6 +55,9 @@ def main() -> None:
     parser.add_argument("--peers-python", type=Path, help=f"of an environment with them: {HOW}")
     parser.add_argument("--work", type=Path, help="where a folder for texts is made and deleted")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/text.json"))
+    parser.add_argument(
+        "--sizes-only", action="store_true", help="add the sizes of --scaling to --out as it is"
+    )
     parser.add_argument("--table", action="store_true", help="only print the tables of --out")
     asked = parser.parse_args()
     if asked.table:
@@ -108,8 +111,12 @@ class Run:
             "scaling": {},
         }
 
+        if asked.sizes_only:
+            self._results = json.loads(asked.out.read_text(encoding="utf-8"))
+            self._runs = {name: row["rounds"] for name, row in self._results["rows"].items()}
+
     def measure(self, rows: list[str]) -> dict[str, Any]:
-        for number in range(self._asked.rounds):
+        for number in range(0 if self._asked.sizes_only else self._asked.rounds):
             for row in rows:
                 if number == 0 or row in REPEATED:
                     run = self._row(row, self._size(row), score=number == 0)
@@ -121,7 +128,7 @@ class Run:
                     self._scaled.setdefault(row, {})[f"{size:g}"] = self._of_size(row, size)
                     self._write()
             if size not in (self._asked.mb, self._asked.slow_mb):
-                shutil.rmtree(self._text(size))
+                shutil.rmtree(self._text(size), ignore_errors=True)
         return self._results
 
     def _of_size(self, row: str, size: float) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _exchanged(text: str, share: float, pool: Pool, generator: np.random.Generat
 
 def _scattered(text: str, share: float, pool: Pool, generator: np.random.Generator) -> str:
     characters = list(text)
-    count = round(len(text) * share / SHINGLE)
+    count = min(round(len(text) * share / SHINGLE), len(text))
     for place in generator.choice(len(text), size=count, replace=False).tolist():
         characters[place] = text[int(generator.integers(len(text)))]
     return "".join(characters)

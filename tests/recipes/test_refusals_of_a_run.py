@@ -99,10 +99,10 @@ def test_tokens_of_the_same_documents_in_another_order_are_refused(place: Path) 
     tokens = place / FOLDER / "tokens"
     before = sha256_file(tokens / "zh_noisy.ids")
     ids = np.fromfile(tokens / "zh_noisy.ids", np.uint16)
-    offsets = np.load(tokens / "zh_noisy.offsets.npy")
+    offsets = np.fromfile(tokens / "zh_noisy.offsets", np.int64)
     documents = [ids[first:last] for first, last in pairwise(offsets)][::-1]
     np.concatenate(documents).tofile(tokens / "zh_noisy.ids")
-    np.save(tokens / "zh_noisy.offsets.npy", np.cumsum([0, *map(len, documents)]))
+    np.cumsum([0, *map(len, documents)], dtype=np.int64).tofile(tokens / "zh_noisy.offsets")
     resealed(tokens)
     after = sha256_file(tokens / "zh_noisy.ids")
     message = refused(place, *TRUNK, how=run_here)
@@ -118,7 +118,7 @@ def test_tokens_without_one_source_are_refused(place: Path) -> None:
         catalogue = json.loads((tokens / "sources.json").read_text(encoding="utf-8"))
         del catalogue["sources"][name]
         (tokens / "sources.json").write_text(json.dumps(catalogue), encoding="utf-8")
-        for file in (f"{name}.ids", f"{name}.offsets.npy"):
+        for file in (f"{name}.ids", f"{name}.offsets", f"{name}.origins"):
             (tokens / file).unlink()
         resealed(tokens)
         message = refused(place, *TRUNK, how=run_here)
@@ -166,7 +166,7 @@ def test_another_setting_of_the_stage_is_refused_until_it_is_undone(
 def test_a_change_before_the_stage_is_refused_before_anything_is_made_anew(place: Path) -> None:
     """Else text and tokens would be made twice more: for the change, and when it is undone."""
     before = contents(place)
-    message = refused(place, "run", "tiny", *SETTINGS, "text.min_chars=9", how=run_here)
+    message = refused(place, "run", "tiny", *SETTINGS, "text.rules.min_chars=9", how=run_here)
     assert "stage tokens was " in message and "undo the change" in message
     assert contents(place) == before
 

@@ -20,8 +20,8 @@ from raw_files import (
 )
 
 from indexlm.config import ReadingConfig
+from indexlm.text.reading.files import open_packed
 from indexlm.text.reading.quarantine import Quarantined
-from indexlm.text.reading.sources import open_packed
 
 # Files that are damaged
 

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from indexlm.text.copies import passages, stretches
 from indexlm.text.copies.passages import (
-    PART_BYTES,
     cut,
-    parts_for,
     read_cuts,
     whole_words,
     write_cuts,
@@ -276,8 +274,6 @@ def test_cut_leaves_what_is_between_the_spans():
     spans = list(whole_words(words, [(3, 12), (18, 24), (25, 28)]))
     assert cut(words, spans) == "so people and 一二"
     assert list(whole_words(words, [(9, 12)])) == []
+    # What stood apart does not touch.
+    assert cut("one MENU two", list(whole_words("one MENU two", [(3, 9)]))) == "one two"
     assert cut("all", [(0, 3)]) == ""
-
-
-def test_ranges_of_keys_grow_with_the_corpus():
-    assert [parts_for(size) for size in (0, 1, PART_BYTES, PART_BYTES + 1)] == [1, 1, 1, 2]

@@ -13,11 +13,13 @@ from indexlm.errors import UserError
 from indexlm.text.engine import Engine
 from indexlm.text.filters.privacy import mask
 from indexlm.text.jsonl import read_jsonl
+from indexlm.text.reading.files import QUARANTINE
 from indexlm.text.refine import publish_refined, refine
 from indexlm.text.refined import read_documents
 from indexlm.text.writing.funnel import funnel_table
 from indexlm.text.writing.held_out import split_key
 from indexlm.text.writing.inspect import inspect
+from indexlm.text.writing.write import _masked
 
 WORDS = {
     "zh": "山川湖海春夏秋冬人们走过桥看见灯火城里树木安静风雨落下书声朗读孩子远方朋友归来清晨黄昏",
@@ -172,19 +174,23 @@ def test_a_file_that_is_read_in_parts_gives_each_record_once(tmp_path: Path) -> 
     lines = []
     for number in range(6000):
         row = {"id": str(number), "text": prose(draw, "en")[: draw.randint(20, 900)]}
+        if number % 7 == 0:
+            row["note"] = "too long " * 150
         lines.append(json.dumps(row) + "\n" * draw.randint(1, 3))
         lines += draw.choices(["", "{bad}\n", " \n", "\u00a0\n", '{"text": ""}\n'], [9, 1, 1, 1, 1])
     path = tmp_path / "parts.jsonl"
     path.write_text("".join(lines), encoding="utf-8")
-    settings = {"inputs": (str(path),), "steps": ("privacy",), "shard_bytes": 100_000}
+    settings: dict[str, Any] = {"inputs": (str(path),), "steps": ("privacy",)}
+    settings |= {"shard_bytes": 100_000, "reading": {"record_bytes": 1200}}
     funnel = clean(tmp_path / "out", **settings)
     assert len(list((tmp_path / "out.work" / "shards").glob("*.arrow"))) > 2
-    assert funnel["steps"][1]["documents"] == 6000
-    assert funnel["quarantined"]["not_json"] == lines.count("{bad}\n")
+    long = len(range(0, 6000, 7))
+    assert funnel["steps"][1]["documents"] == 6000 - long
+    assert funnel["quarantined"] == {"not_json": lines.count("{bad}\n"), "too_long": long}
     assert funnel["blank"] == lines.count('{"text": ""}\n')
     files = [path for side in ("train", "held_out") for path in (tmp_path / "out" / side).iterdir()]
     ids = [document.id for path in files for document in read_documents(path)]
-    assert sorted(ids) == sorted(f"parts/{number}" for number in range(6000))
+    assert sorted(ids) == sorted(f"parts/{number}" for number in range(6000) if number % 7)
 
 
 def test_the_split_does_not_depend_on_the_seed(
@@ -247,6 +253,53 @@ def test_a_folder_of_something_else_is_not_replaced(corpus: Path, tmp_path: Path
             TextConfig(inputs=(str(corpus),)), 0, tmp_path / "mine", tmp_path / "work", Engine()
         )
     assert (tmp_path / "mine" / "novel.txt").read_text(encoding="utf-8") == "dear"
+
+
+def test_a_work_folder_of_something_else_is_left_alone(corpus: Path, tmp_path: Path) -> None:
+    work = tmp_path / "thesis"
+    work.mkdir()
+    (work / "chapter.txt").write_text("years of work", encoding="utf-8")
+    for name in (str(corpus), "nowhere.txt"):
+        with pytest.raises(UserError, match=r"thesis holds something else.*--work"):
+            publish_refined(TextConfig(inputs=(name,)), 0, tmp_path / "out", work, Engine())
+    assert contents(work) == {"chapter.txt": b"years of work"}
+
+
+def test_what_is_read_and_what_is_written_lie_apart(corpus: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "a.jsonl").write_bytes(corpus.read_bytes())
+    for out, work in (("raw/out", "work"), ("out", "raw/work"), ("raw", "work")):
+        (tmp_path / "raw" / "funnel.json").write_text("{}", encoding="utf-8")
+        with pytest.raises(UserError, match="lie in one another"):
+            publish_refined(
+                TextConfig(inputs=(str(raw),)), 0, tmp_path / out, tmp_path / work, Engine()
+            )
+    assert (raw / "a.jsonl").is_file()
+
+
+def test_a_quarantine_that_another_run_left_is_not_taken_for_ones_own(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """Two settings in turn in one work folder, and a quarantine that was lost."""
+    work, found = tmp_path / "work", []
+    for number, limit in enumerate((10_000_000, 1000, 10_000_000, 10_000_000)):
+        out = tmp_path / str(number)
+        out.mkdir()
+        config = TextConfig(inputs=(str(corpus),), reading={"record_bytes": limit})
+        refine(config, 0, out, work, Engine())
+        found.append(contents(out))
+        if number == 2:
+            next((work / "shards").glob(f"*{QUARANTINE}")).unlink()
+    assert found[0] == found[2] == found[3] != found[1]
+    assert f"all{QUARANTINE}" in found[0]
+
+
+def test_what_is_masked_in_a_document_is_masked_in_its_parts() -> None:
+    parts = {"kind": "chat", "turns": ["mail jane.doe@mail-server.com", "I will"], "word": ""}
+    masked = json.loads(_masked(json.dumps(parts), TextConfig()))
+    assert "jane.doe" not in masked["turns"][0] and masked["turns"][1] == "I will"
+    assert masked["kind"] == "chat" and _masked("", TextConfig()) == ""
 
 
 def test_the_table_the_samples_and_the_card_can_be_read(

@@ -10,8 +10,9 @@ from indexlm.config import TextConfig
 from indexlm.errors import UserError
 from indexlm.text.document import Document
 from indexlm.text.reading.files import InputFile
+from indexlm.text.reading.parsing import decode
 from indexlm.text.reading.quarantine import Quarantined
-from indexlm.text.reading.sources import decode, detect_language, input_files, read_records
+from indexlm.text.reading.sources import detect_language, input_files, read_records
 
 # What a good file gives
 

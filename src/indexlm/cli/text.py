@@ -23,8 +23,8 @@ def refine(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="`starter`, `hub:OWNER/NAME`, files or folders: txt, jsonl, parquet, also .gz "
-            "and .zst; or the quarantine of an earlier run, to read it again"
+            help="`starter`, `hub:OWNER/NAME[:FOLDER]`, files or folders: txt, jsonl, parquet, "
+            "also .gz and .zst; or the quarantine of an earlier run, to read it again"
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="folder to make")],
@@ -94,6 +94,8 @@ def refine(
     if steps != "all":
         given["steps"] = [step.strip() for step in steps.split(",")]
     config = text_settings(given, settings or [])
+    if not out.name:
+        raise UserError(f"--out {out} is no name for a new folder; name one, e.g. {out}/clean")
     check_above(out)
     work = work or out.with_name(f"{out.name}.work")
     machine = Engine(engine, workers or threads_of(0), int(memory * 1e9))

@@ -74,6 +74,8 @@ def tokenizer_train(
     files = [path for paths in group_files(folder / "train").values() for path in paths]
     sample = draw(_documents(files), sample_bytes, seed)
     texts = {language: [each.text for each in some] for language, some in sample.items()}
+    # Code is learned with the English half: its words are Latin.
+    texts["en"] = [*texts.get("en", []), *texts.pop("code", [])]
     config = TokenizerConfig(vocab_size=vocab_size, sample_bytes=sample_bytes)
     settings = (vocab_size, sample_bytes, seed)
     with publish(out, fingerprint(manifest.fingerprint, *settings)) as made:

@@ -25,7 +25,10 @@ WORK = ".text.work"
 def input_state(recipe: AnyRecipe) -> list[Any]:
     """What tells the text's input files from others."""
     assert recipe.text is not None
-    return files_state(recipe.text.inputs)
+    text = recipe.text
+    models = [path for path in (text.instructions.model, text.quality.model) if path]
+    lists = [*text.contamination.benchmarks, *text.privacy.words]
+    return files_state([*text.inputs, *models, *lists])
 
 
 def files_state(names: Iterable[str]) -> list[Any]:
@@ -43,12 +46,12 @@ def files_state(names: Iterable[str]) -> list[Any]:
 
 def text(run: "Run[Any]") -> None:
     from indexlm.text.engine import Engine
-    from indexlm.text.refine import refine
+    from indexlm.text.refine import refine, working
     from indexlm.text.writing.funnel import funnel_table
 
     work = run.path("text").with_name(WORK)
     engine = Engine(workers=threads_of(run.recipe.threads))
-    with publish(run.path("text"), run.made_from("text")) as folder:
+    with working(work), publish(run.path("text"), run.made_from("text")) as folder:
         log.info(funnel_table(refine(run.recipe.text, run.recipe.seed, folder, work, engine)))
     shutil.rmtree(work)
 

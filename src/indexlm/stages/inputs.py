@@ -81,6 +81,7 @@ def last_checkpoint(run: "Run", stage: str | None) -> Path | None:
 def save_model(run: "Run[Any]", stage: str, model: "Transformer", output: str) -> None:
     from indexlm import __version__
     from indexlm.export import hf
+    from indexlm.text.refined import FUNNEL
     from indexlm.tokens.tokenizer import FILE_NAME
 
     card: dict[str, Any] = {
@@ -91,7 +92,9 @@ def save_model(run: "Run[Any]", stage: str, model: "Transformer", output: str) -
     }
     if "text" in run.steps:
         card["text"] = run.made_from("text")
-        funnel = json.loads((run.path("text") / "funnel.json").read_text(encoding="utf-8"))
-        card["sources"] = {row["source"]: row["license"] for row in funnel["sources"]}
+        funnel = json.loads((run.path("text") / FUNNEL).read_text(encoding="utf-8"))
+        card["sources"] = [
+            {"source": row["source"], "license": row["license"]} for row in funnel["sources"]
+        ]
     tokenizer, made_from = run.path("tokenizer") / FILE_NAME, run.made_from(stage)
     from_first(lambda: hf.save(model, tokenizer, run.path(output), made_from, card))

@@ -59,11 +59,6 @@ class Block:
         return self.ends_N - self.starts_N
 
     @cached_property
-    def owners_C(self) -> NDArray[np.int64]:
-        """The document of each character."""
-        return np.repeat(np.arange(len(self.documents)), self.lengths_N)
-
-    @cached_property
     def kinds_C(self) -> NDArray[np.uint8]:
         return np.take(_kinds(), self.codes_C)
 

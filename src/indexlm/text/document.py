@@ -58,5 +58,3 @@ document is kept, else why it is dropped. Other columns are the step's own."""
 
 Step = Callable[["Block"], Columns]
 """A step looks at many documents at once: a Python call for each costs more than all hashing."""
-
-Filter = Callable[[Document], str | None]

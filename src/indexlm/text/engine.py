@@ -6,17 +6,21 @@ The functions know nothing of the engine.
 """
 
 import json
+import os
+import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
-from indexlm.errors import UserError
+from indexlm.errors import DamagedError, UserError
 from indexlm.records import Progress
 from indexlm.runtime import prepare_daft
 
 Job = Mapping[str, Any]
-"""Plain values; `size` says how much of the whole work it is, in bytes."""
+"""Plain values; `size` says how much of the whole work it is, in the same unit for all jobs."""
 Task = Callable[[Job], Mapping[str, Any]]
 """A module's own function, so that another process finds it by its name."""
 
@@ -55,7 +59,10 @@ class Engine:
         return answers
 
     def _rows(self, task: Task, jobs: Sequence[Job]) -> Any:
-        lines = [json.dumps({"job": number, **job}) for number, job in enumerate(jobs)]
+        leader = os.getpid()
+        lines = [
+            json.dumps({"job": number, "leader": leader, **job}) for number, job in enumerate(jobs)
+        ]
         if len(jobs) < 2 and self.name == "native":
             # A process for one job would start for longer than most of them take.
             return [{"answer": _answer(task, line)} for line in lines]
@@ -83,10 +90,14 @@ def _answer(task: Task, line: str) -> str:
     """The task's answer as JSON; an error that is a message travels as one."""
     job = json.loads(line)
     number = job.pop("job")
+    if job.pop("leader") != os.getpid():
+        _end_with_parent()
     try:
         return json.dumps({"job": number, "result": task(job)})
     except UserError as error:
         return json.dumps({"job": number, "mistake": str(error)})
+    except DamagedError as error:
+        return json.dumps({"job": number, "damaged": str(error)})
     except OSError as error:
         return json.dumps({"job": number, "failed": str(error)})
     except Exception as error:
@@ -94,9 +105,24 @@ def _answer(task: Task, line: str) -> str:
         raise RuntimeError(f"job {number}:\n{traceback.format_exc()}") from error
 
 
+@cache
+def _end_with_parent() -> None:
+    """A worker whose leader was killed would go on writing beside the next start's workers."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _raise(answer: Mapping[str, Any]) -> None:
     if "mistake" in answer:
         raise UserError(answer["mistake"])
+    if "damaged" in answer:
+        raise DamagedError(answer["damaged"])
     if "failed" in answer:
         raise OSError(answer["failed"])
 

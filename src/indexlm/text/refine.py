@@ -11,6 +11,7 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,18 @@ from indexlm.config import TextConfig
 from indexlm.errors import UserError
 from indexlm.records import fingerprint, log, only_writer, publish, write_json
 from indexlm.runtime import code_behind
+from indexlm.text import steps
 from indexlm.text.copies import corpus as across
 from indexlm.text.copies.corpus import Corpus
 from indexlm.text.copies.near_dups import without
 from indexlm.text.engine import Engine, Job
-from indexlm.text.filters import steps
 from indexlm.text.jsonl import packed
 from indexlm.text.reading.files import QUARANTINE
 from indexlm.text.reading.read import read, survey
 from indexlm.text.reading.sources import input_files
 from indexlm.text.reading.starter import fetch
 from indexlm.text.refined import FUNNEL
+from indexlm.text.shards import open_shard
 from indexlm.text.writing.card import write_card
 from indexlm.text.writing.funnel import funnel_of
 from indexlm.text.writing.held_out import forced, merged
@@ -41,6 +43,9 @@ MIN_TRAINING_BYTES = 50_000
 """Less text than this cannot train even the smallest tokenizer and model."""
 STARTER = "starter"
 SHARDS = "shards"
+RENAMED = "renamed.json"
+WORTH_KEEPING = 4
+"""Shards that a first call must have read for its work folder to stay behind a mistake."""
 QUARANTINED = f"all{QUARANTINE}"
 ALWAYS = ("entries", "instruction")
 """Files of the output that are there even when empty."""
@@ -65,13 +70,32 @@ def publish_refined(
 ) -> dict[str, Any]:
     """`refine` into a folder that appears whole; it replaces one that was made before.
 
-    Raises UserError where `out` holds something else.
+    Raises UserError where `out` holds something else, or one of the folders lies in another.
     """
     if out.exists() and not (out / FUNNEL).is_file():
         raise UserError(f"{out} exists and holds no refined text; name another --out or remove it")
+    _check_apart(config, out, work)
     made_from = fingerprint(config.model_dump(mode="json"), seed)
-    with only_writer(work), publish(out, made_from) as folder:
+    with working(work), publish(out, made_from) as folder:
         return refine(config, seed, folder, work, engine)
+
+
+@contextmanager
+def working(work: Path) -> Iterator[None]:
+    """Hold the work folder. A mistake that shows before much is done leaves none behind.
+
+    Raises UserError where the folder holds something else or another process works in it.
+    """
+    made = not work.exists()
+    if not made and any(work.iterdir()) and not (work / ".lock").exists():
+        raise UserError(f"{work} holds something else; name another --work or an empty folder")
+    with only_writer(work):
+        try:
+            yield
+        except UserError:
+            if made and len(list((work / SHARDS).glob("*.arrow"))) <= WORTH_KEEPING:
+                shutil.rmtree(work)
+            raise
 
 
 def refine(config: TextConfig, seed: int, out: Path, work: Path, engine: Engine) -> dict[str, Any]:
@@ -80,22 +104,30 @@ def refine(config: TextConfig, seed: int, out: Path, work: Path, engine: Engine)
     `work` keeps what is done; the next call uses what fits. `seed` draws the hash functions of the
     search for near copies. Raises UserError where the inputs cannot be read or too little is left.
     """
-    fresh = not (work / SHARDS).exists()
-    try:
-        return _refine(_Run(config, seed, work, engine), out)
-    except UserError:
-        if fresh:
-            shutil.rmtree(work, ignore_errors=True)
-        raise
+    # What an earlier call of this process has open may have been made anew since.
+    open_shard.cache_clear()
+    steps.loaded.cache_clear()
+    return _refine(_Run(config, seed, work, engine), out)
+
+
+def _check_apart(config: TextConfig, out: Path, work: Path) -> None:
+    """Raises UserError where what is written would be read, or what is read replaced."""
+    for name in config.inputs:
+        given = Path(name).absolute()
+        if name != STARTER and given.exists():
+            for folder in (out.absolute(), work.absolute()):
+                inside = given in folder.parents or folder in given.parents
+                if inside and not given.name.endswith(QUARANTINE):
+                    raise UserError(f"{name} and {folder} lie in one another; name another folder")
 
 
 def _refine(run: _Run, out: Path) -> dict[str, Any]:
     config, engine = run.config, run.engine
     # A model or a list that cannot be used shows before hours of reading.
     made_from = steps.made_from(config, run.seed)
-    shards = _read(run)
+    benchmarks, shards = _read(run)
     if not any(shard["documents"] for shard in shards):
-        _check_enough(config, funnel_of(config, shards, []))
+        _check_enough(config, funnel_of(config, benchmarks, shards, []))
     corpus = _judge(run, made_from, [shard for shard in shards if shard["documents"]])
     corpus.save()
     names = across.unique_names(corpus, engine)
@@ -112,16 +144,17 @@ def _refine(run: _Run, out: Path) -> dict[str, Any]:
     keys = forced(merged(one["firsts"] for one in written), config.held_out_share)
     if keys:
         written = _write(run, corpus, job, keys)
-    funnel = funnel_of(config, shards, written)
+    funnel = funnel_of(config, benchmarks, shards, written)
     _check_enough(config, funnel)
-    _assemble(run, corpus, shards, written, out)
+    _assemble(run, corpus, shards, written, out, keys)
     write_json(out / FUNNEL, funnel)
     write_card(out, config, funnel)
     return funnel
 
 
-def _read(run: _Run) -> list[dict[str, Any]]:
-    """Every shard of every input, in order, with what was counted of it."""
+def _read(run: _Run) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What is known of the benchmarks, and every shard of every input, in order, with what was
+    counted of it."""
     jobs: list[dict[str, Any]] = []
     for name in run.config.inputs:
         log.info(f"reading {name}")
@@ -132,9 +165,12 @@ def _read(run: _Run) -> list[dict[str, Any]]:
             jobs.append({"file": None, "content": content, "starts": [None], "size": size})
             continue
         for file in input_files([name], Path(run.config.downloads)):
+            if not _speakable(file.path):
+                raise UserError(f"the name of {file.path!r} is not UTF-8; rename the file")
             jobs.append({"file": file.as_row(), "size": file.path.stat().st_size})
     asked = [
         {"file": job["file"], "size": job["size"], "range_bytes": run.config.shard_bytes}
+        | {"record_bytes": run.config.reading.record_bytes}
         for job in jobs
         if job["file"]
     ]
@@ -145,8 +181,9 @@ def _read(run: _Run) -> list[dict[str, Any]]:
     # The index of the benchmarks' items, where one is asked for, is made beside the first shards.
     index = steps.index_jobs(run.config, run.work)
     parts = [*index, *(shared | part for part in _parts(jobs))]
-    answers = run.engine.map("read", _read_or_index, parts)[len(index) :]
-    shards = [shard for answer in answers for shard in answer["shards"]]
+    answers = run.engine.map("read", _read_or_index, parts)
+    benchmarks = answers[0] if index else {}
+    shards = [shard for answer in answers[len(index) :] for shard in answer["shards"]]
     bad = sum(sum(shard["quarantined"].values()) for shard in shards)
     log.info(
         f"read {sum(shard['read'][0] for shard in shards):,} documents"
@@ -154,7 +191,12 @@ def _read(run: _Run) -> list[dict[str, Any]]:
     )
     for message in [message for shard in shards for message in shard["messages"]][:5]:
         log.warning(message)
-    return shards
+    return benchmarks, shards
+
+
+def _speakable(path: Path) -> bool:
+    """Whether JSON can hold the name; those of old archives may be in another encoding."""
+    return str(path).encode("utf-8", "replace").decode() == str(path)
 
 
 def _read_or_index(job: Job) -> dict[str, Any]:
@@ -240,6 +282,8 @@ def _write(
     names: dict[int, dict[str, str]] = {}
     for number, name in shared["names"]:
         names.setdefault(number >> 32, {})[str(number & 0xFFFFFFFF)] = name
+    renamed = str(run.work / RENAMED)
+    write_json(Path(renamed), {str(number): name for number, name in shared["names"]})
     jobs = [
         {
             "config": run.settings,
@@ -249,8 +293,9 @@ def _write(
             "copies": shared["kinds"],
             "cuts": shared["cuts"],
             "names": names.get(number, {}),
+            "renamed": renamed,
             "forced": list(keys),
-            "path": str(run.work / "written" / shard.name),
+            "path": str(run.work / _written(keys) / shard.name),
             "made_from": fingerprint(shared["made_from"], number, shard.name, list(keys)),
             "size": corpus.counts[number],
         }
@@ -259,18 +304,24 @@ def _write(
     return run.engine.map("write", write, jobs)
 
 
+def _written(keys: Sequence[str]) -> str:
+    """The folder of what shards give; that with keys held out beyond the share has its own."""
+    return "written_again" if keys else "written"
+
+
 def _assemble(
     run: _Run,
     corpus: Corpus,
     shards: Sequence[Mapping[str, Any]],
     written: Sequence[Mapping[str, Any]],
     out: Path,
+    keys: Sequence[str],
 ) -> None:
     """String the parts of every file of the output together, in the order of the shards."""
     for name in ALWAYS:
         (out / f"{name}.jsonl.zst").write_bytes(packed([]))
     for shard, answer in zip(corpus.shards, written):
-        with (run.work / "written" / shard.name).open("rb") as parts:
+        with (run.work / _written(keys) / shard.name).open("rb") as parts:
             for name, (start, size) in answer["parts"].items():
                 path = out / f"{name}.jsonl.zst"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -287,7 +338,9 @@ def _assemble(
 
 def _check_enough(config: TextConfig, funnel: Mapping[str, Any]) -> None:
     left = sum(size["bytes"] for size in funnel["kept"].values())
-    if left >= MIN_TRAINING_BYTES:
+    again = all(name.endswith(QUARANTINE) for name in config.inputs)
+    if left >= MIN_TRAINING_BYTES or (again and left):
+        # What is read again joins a corpus that is there.
         return
     gone = [f"{reason} {size['bytes']:,}" for reason, size in funnel["dropped"].items()]
     lost = [f"{reason} {count:,}" for reason, count in funnel["quarantined"].items()]

@@ -9,9 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from indexlm.text.document import Columns, Document
 
@@ -74,11 +72,6 @@ class ShardFile:
 
     def text_bytes(self, index: int) -> bytes:
         return self._text[index].as_buffer().to_pybytes()
-
-    def text_sizes(self) -> NDArray[np.int64]:
-        """[N] bytes of each text."""
-        offsets = np.frombuffer(self._text.buffers()[1], np.int32, len(self) + 1)
-        return np.diff(offsets).astype(np.int64)
 
 
 @lru_cache(maxsize=OPEN_FILES)

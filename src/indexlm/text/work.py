@@ -15,6 +15,8 @@ from typing import Any
 from indexlm.records import fingerprint, sha256_file, write_json
 
 MARKER = ".done"
+ARRAYS = ("names", "stretches", "cuts")
+"""Outputs that are one array, not columns."""
 
 
 @dataclass(frozen=True)
@@ -72,3 +74,8 @@ def make(path: Path, made_from: str, write: Callable[[Path], Mapping[str, Any] |
 def once(path: Path, made_from: str, write: Callable[[Path], Mapping[str, Any] | None]) -> Made:
     """The output as it is where it is finished, else made now."""
     return finished(path, made_from) or make(path, made_from, write)
+
+
+def output(work: Path, name: str, shard: Path) -> Path:
+    """Where a step's output for a shard lies."""
+    return work / name / f"{shard.stem}{'.npy' if name in ARRAYS else '.arrow'}"

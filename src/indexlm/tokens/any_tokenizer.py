@@ -137,9 +137,14 @@ def _tokenizers(path: Path) -> TokenizersFile:
     try:
         import tokenizers
     except ImportError as error:
-        raise UserError(f"{path} needs the package tokenizers; pip install tokenizers") from error
+        raise UserError(
+            f"{path} needs a package of its own: pip install 'indexlm[tokenizers]'"
+        ) from error
     try:
         content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {shown(str(error))}") from error
+    try:
         library = tokenizers.Tokenizer.from_str(json.dumps(content))
     except Exception as error:  # the library raises nothing narrower
         raise UserError(

@@ -8,7 +8,7 @@ documents are still kept is one byte for each in a file that all tasks map.
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,8 @@ from indexlm.runtime import code_behind
 from indexlm.text.copies import ids, near_dups, passages
 from indexlm.text.copies.near_dups import Edges, Found, Round
 from indexlm.text.engine import Engine, Job
-from indexlm.text.filters.steps import output
 from indexlm.text.shards import open_shard, read_columns
-from indexlm.text.work import once
+from indexlm.text.work import once, output
 
 SMALL = {
     "names": 2_000_000_000,
@@ -31,6 +30,8 @@ SMALL = {
     "passages": 64_000_000,
 }
 """Bytes of text up to which one range does: starting workers takes longer than the answer."""
+BYTES_A_BYTE = 4
+"""Memory of a search for passages for each byte of text whose keys are in its range."""
 BYTES_A_DOCUMENT = {"names": 40, "exact": 60, "near": 200}
 """Memory of a task for each document in its range."""
 LISTING = "corpus.json"
@@ -57,14 +58,13 @@ class Corpus:
             "shards": [str(path) for path in self.shards],
             "counts": list(self.counts),
             "text_size": self.text_size,
-            "hashes": [dict(one) for one in self.hashes],
         }
         (self.work / LISTING).write_text(json.dumps(listing), encoding="utf-8")
 
     @staticmethod
     def of(work: Path) -> "Corpus":
-        listing = json.loads((work / LISTING).read_text(encoding="utf-8"))
-        return Corpus(work, [Path(p) for p in listing.pop("shards")], **listing)
+        """As it was saved last, without the hashes, which no task needs."""
+        return _listed(work, (work / LISTING).stat().st_mtime_ns)
 
     @cached_property
     def borders(self) -> NDArray[np.int64]:
@@ -88,7 +88,10 @@ class Corpus:
     def parts(self, kind: str, engine: Engine) -> int:
         """Ranges of hashes for a question; as many as memory asks for, or as there are workers."""
         documents = sum(self.counts)
-        needed = self.text_size // 2 if kind == "passages" else documents * BYTES_A_DOCUMENT[kind]
+        if kind == "passages":
+            needed = self.text_size * BYTES_A_BYTE
+        else:
+            needed = documents * BYTES_A_DOCUMENT[kind]
         wide = engine.workers if self.text_size > SMALL[kind] else 1
         return max(wide, -(-needed // (engine.memory // 2)))
 
@@ -106,6 +109,12 @@ class Corpus:
 
     def _masks_path(self, name: str) -> Path:
         return self.work / "masks" / f"{name}.npy"
+
+
+@lru_cache(maxsize=1)
+def _listed(work: Path, saved: int) -> Corpus:
+    listing = json.loads((work / LISTING).read_text(encoding="utf-8"))
+    return Corpus(work, [Path(path) for path in listing.pop("shards")], **listing, hashes=())
 
 
 def kept_by(corpus: Corpus, asked: Sequence[str]) -> list[Bools]:
@@ -164,11 +173,11 @@ def repeated_passages(
     asked = {"passage_bytes": passage_bytes}
     jobs = _questions(corpus, "passages", mask, engine, asked)
     answers = engine.map("repeated passages", _repeats, jobs)
-    repeats = [answer["path"] for answer in answers]
     made_from = fingerprint([answer["sha256"] for answer in answers])
+    code = code_behind("text/copies/corpus.py")
     cuts = [
-        {"work": str(corpus.work), "shard": number, "repeats": repeats, "size": count}
-        | {"made_from": fingerprint(made_from, number, str(corpus.shards[number].name))}
+        {"work": str(corpus.work), "shard": number, "parts": len(jobs), "size": count}
+        | {"made_from": fingerprint(made_from, number, corpus.hashes[number]["shard"], code)}
         for number, count in enumerate(corpus.counts)
     ]
     return [answer["sha256"] for answer in engine.map("cuts", _cuts, cuts)]
@@ -210,13 +219,19 @@ def _questions(
     code = code_behind("text/copies/corpus.py")
     made_from = fingerprint(kind, corpus.hash_of(output_name), masks, parts, dict(asked), code)
     name = f"{kind}-{asked['round']}" if "round" in asked else kind
-    folder = corpus.work / "ranges"
     return [
         _job(corpus, part, parts)
-        | {"made_from": fingerprint(made_from, part), "path": str(folder / f"{name}-{part}.npy")}
+        | {
+            "made_from": fingerprint(made_from, part),
+            "path": str(_range_path(corpus.work, name, part)),
+        }
         | dict(asked)
         for part in range(parts)
     ]
+
+
+def _range_path(work: Path, name: str, part: int) -> Path:
+    return work / "ranges" / f"{name}-{part}.npy"
 
 
 def _renamed(job: Job) -> dict[str, Any]:
@@ -275,7 +290,7 @@ def _repeats(job: Job) -> dict[str, Any]:
 
 def _cuts(job: Job) -> dict[str, Any]:
     corpus, shard = Corpus.of(Path(job["work"])), job["shard"]
-    files = [Path(path) for path in job["repeats"]]
+    files = [_range_path(corpus.work, "passages", part) for part in range(job["parts"])]
     path = output(corpus.work, CUTS, corpus.shards[shard])
     made = once(
         path,

@@ -39,10 +39,6 @@ from indexlm.text.copies.stretches import (
 TextBytes = Callable[[int, int], bytes | memoryview]
 """UTF-8 of a document, by shard and number in the shard."""
 
-PART_BYTES = 500_000_000
-"""Text for each range of keys: of its 15,000 stretches a megabyte, 16 bytes of memory each are
-taken, and 100 for each whose key stands twice."""
-
 _BATCH = 1 << 17  # windows sorted at a time: larger batches leave the caches of a core
 _MOST = 1 << 21  # windows of a single key that are sorted at a time, 100 bytes of memory each
 _READ = 1 << 18  # bytes of text whose windows are hashed at a time
@@ -58,11 +54,6 @@ class _Runs(NamedTuple):
 
 
 _NONE = _Runs(*np.zeros((3, 0), dtype=np.int64))
-
-
-def parts_for(corpus_bytes: int) -> int:
-    """Ranges of keys into which the second kind of task is divided."""
-    return max(1, -(-corpus_bytes // PART_BYTES))
 
 
 def write_stretches(path: Path, texts: Sequence[bytes | memoryview], passage_bytes: int) -> None:
@@ -142,7 +133,8 @@ def cut(text: str, spans: Sequence[tuple[int, int]]) -> str:
 
 
 def whole_words(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Spans drawn in so that no word of Latin letters or digits is cut in two."""
+    """Spans drawn in so that no word of Latin letters or digits is cut in two, and that what stood
+    apart does not touch."""
     encoded = text.encode()
 
     def inside(place: int) -> bool:
@@ -154,6 +146,9 @@ def whole_words(text: str, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[i
             first += 1
         while first < end and inside(end):
             end -= 1
+        touches = first > 0 and end < len(encoded) and encoded[first : first + 1].isspace()
+        if touches and not encoded[first - 1 : first].isspace():
+            first += not encoded[end : end + 1].isspace()
         if first < end:
             yield first, end
 

@@ -24,8 +24,6 @@ from indexlm.text.document import Columns, Step
 from indexlm.text.filters.measures import Counts, Measures
 from indexlm.text.languages import NAMES, label, rough_languages
 
-# For those who look at one text at a time.
-
 Flags = NDArray[np.bool_]
 
 # UTF-8 read as Latin-1 or CP1252 (Ã©, â€™), and UTF-8 read as GBK (the commonest wrong pairs).

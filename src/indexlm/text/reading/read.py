@@ -6,6 +6,7 @@ a stopped task goes on there and what was unpacked before is passed over, not pa
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from indexlm.config import TextConfig
-from indexlm.records import fingerprint
+from indexlm.records import fingerprint, sha256_file
 from indexlm.text.block import blocks
 from indexlm.text.document import Document
 from indexlm.text.engine import Job
@@ -25,7 +26,14 @@ from indexlm.text.languages import NAMES, label, line_languages
 from indexlm.text.normalise import normalise
 from indexlm.text.reading.boilerplate import strip_boilerplate
 from indexlm.text.reading.files import CHUNK, QUARANTINE, InputFile
-from indexlm.text.reading.quarantine import END, Position, Quarantined, QuarantineWriter
+from indexlm.text.reading.quarantine import (
+    END,
+    Position,
+    Quarantined,
+    QuarantineWriter,
+    read_quarantine,
+)
+from indexlm.text.reading.readers import HEAD
 from indexlm.text.reading.sources import read_records
 from indexlm.text.reading.starter import read_starter
 from indexlm.text.shards import write_shard
@@ -33,6 +41,8 @@ from indexlm.text.work import Made, finished, make
 
 SETTINGS = {"language", "tier", "shard_bytes", "reading"}
 """What of the settings decides how a file is read."""
+MOST_DOCUMENTS = 100_000
+"""Of a shard, however short they are: each takes about 1 KB of memory beside its text."""
 SHOWN = 3
 """Quarantined records of a shard that a message can quote."""
 _RECORD = re.compile(rb"\n[^\n]*\{[^\n]*\n")
@@ -62,13 +72,20 @@ def survey(job: Job) -> dict[str, Any]:
     file = InputFile.from_row(job["file"])
     divisible = file.kind == "jsonl" and file.path.suffix.lower() == ".jsonl"
     digest, starts = hashlib.sha256(), [[0, 0]]
+    if file.kind == "quarantine":
+        # A part of a file that was lost is read again from there.
+        for bad in read_quarantine(file.path):
+            state = bad.file.path.stat() if bad.span and bad.file.path.is_file() else None
+            digest.update(repr(state and (state.st_size, state.st_mtime_ns)).encode())
     byte = lines = 0
     with file.path.open("rb") as content:
         while chunk := content.read(CHUNK):
             digest.update(chunk)
+            # Wide characters are not divided: they are told by their beginning.
+            divisible = divisible and (byte > 0 or b"\0" not in chunk[:HEAD])
             if divisible and byte + len(chunk) >= starts[-1][0] + job["range_bytes"]:
                 line = _RECORD.search(chunk)
-                if line:
+                if line and line.end() - line.start() <= job["record_bytes"]:
                     before = lines + chunk.count(b"\n", 0, line.end())
                     starts.append([byte + line.end(), before])
             lines += chunk.count(b"\n") if divisible else 0
@@ -106,7 +123,8 @@ class _Reader:
         path = self.folder / f"{self.key}-{number:05}.arrow"
         made_from = fingerprint(self.made_from, number, start)
         made = finished(path, made_from)
-        if made is not None:
+        bad = path.with_name(f"{path.stem}{QUARANTINE}")
+        if made is not None and made.notes["quarantine"] == _hash_of(bad):
             self.records = None
             return made
         if self.records is None:
@@ -114,7 +132,12 @@ class _Reader:
         return make(path, made_from, lambda partial: self._write(partial, path))
 
     def _write(self, partial: Path, path: Path) -> dict[str, Any]:
-        gathered = self._gather(path.with_name(f"{path.stem}{QUARANTINE}"))
+        bad = path.with_name(f"{path.stem}{QUARANTINE}")
+        half = bad.with_name(f".{os.getpid()}.{bad.name}")
+        gathered = self._gather(half)
+        bad.unlink(missing_ok=True)
+        if gathered.bad:
+            half.rename(bad)
         count = len(gathered.documents) + gathered.blank
         documents, entries, tallies = _prepared(gathered)
         write_shard(partial, documents, entries)
@@ -122,6 +145,7 @@ class _Reader:
             "end": list(gathered.end),
             "read": [count, gathered.bytes],
             "blank": gathered.blank,
+            "quarantine": _hash_of(bad),
             "quarantined": dict(sorted(gathered.bad.items())),
             "messages": gathered.messages,
             "documents": len(documents),
@@ -133,7 +157,6 @@ class _Reader:
         """Records to the size of a shard; those that are bad go to their file at once."""
         assert self.records is not None
         gathered = Gathered()
-        quarantine.unlink(missing_ok=True)
         with ExitStack() as stack:
             writer: QuarantineWriter | None = None
             for record, entry, position in self.records:
@@ -151,10 +174,16 @@ class _Reader:
                     gathered.blank += 1
                 if self.stop is not None and position[0] >= self.stop:
                     break
-                if gathered.bytes >= self.config.shard_bytes:
+                full = len(gathered.documents) >= MOST_DOCUMENTS
+                if full or gathered.bytes >= self.config.shard_bytes:
                     gathered.end = position
                     break
         return gathered
+
+
+def _hash_of(file: Path) -> str:
+    """Of a file that may not be there."""
+    return sha256_file(file) if file.is_file() else ""
 
 
 def _records(

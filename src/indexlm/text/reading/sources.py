@@ -17,11 +17,8 @@ from indexlm.errors import UserError
 from indexlm.records import log
 from indexlm.text.document import Document
 from indexlm.text.reading import hub
-from indexlm.text.reading.files import COMPRESSED as COMPRESSED
 from indexlm.text.reading.files import KNOWN, InputFile, UnpackError, ending_of, kind_of
-from indexlm.text.reading.files import open_packed as open_packed
 from indexlm.text.reading.parsing import Reading, jsonl_document, txt_document
-from indexlm.text.reading.parsing import decode as decode
 from indexlm.text.reading.quarantine import (
     END,
     BadRecordError,

@@ -1,6 +1,6 @@
 """The data card of a refined corpus: a page that stands beside it and says what it is."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ def write_card(out: Path, config: TextConfig, funnel: Mapping[str, Any]) -> None
             ],
         ),
         *_changes(funnel),
-        *_by_source(funnel),
+        *_shares(funnel, "source", lambda group: group[0]),
+        *_shares(funnel, "language and tier", lambda group: f"{group[2]}_{group[3]}"),
         "## Lengths of documents, in characters",
         *_lengths(funnel["lengths"]),
         "## Languages of lines, before any step",
@@ -65,30 +66,35 @@ def _changes(funnel: Mapping[str, Any]) -> list[str]:
     ]
     told += [f"- masked {kind}: {count:,}" for kind, count in funnel["masked"].items()]
     told += [f"- Chinese in {name} characters: {n:,}" for name, n in funnel["scripts"].items()]
+    for benchmark, count in funnel["benchmarks"].get("items", {}).items():
+        short = funnel["benchmarks"]["unchecked"].get(benchmark, 0)
+        told.append(f"- {benchmark}: {count:,} items looked for, {short:,} too short to be told")
     told += [f"- blank records: {funnel['blank']:,}"]
     told += [f"- quarantined, {name}: {n:,}" for name, n in funnel["quarantined"].items()]
     return ["## What else was done", "\n".join(told)]
 
 
-def _by_source(funnel: Mapping[str, Any]) -> list[str]:
-    """Which reasons took what share of each source's documents."""
+def _shares(
+    funnel: Mapping[str, Any], what: str, name: Callable[[Sequence[Any]], str]
+) -> list[str]:
+    """Which reasons took what share of the documents of each group."""
     rows: dict[str, dict[str, int]] = {}
-    for source, _, _, _, end, count, _ in funnel["groups"]:
-        ends = rows.setdefault(source, {})
-        ends[end] = ends.get(end, 0) + count
+    for group in funnel["groups"]:
+        ends = rows.setdefault(name(group), {})
+        ends[group[4]] = ends.get(group[4], 0) + group[5]
     table = []
-    for source, ends in rows.items():
+    for group_name, ends in sorted(rows.items()):
         total = sum(ends.values())
         stay = ends.pop("kept", 0) + ends.pop("held_out", 0)
         most = sorted(ends.items(), key=lambda end: (-end[1], end[0]))
         told = ", ".join(f"{reason} {count / total:.2%}" for reason, count in most)
-        table.append((source, f"{total:,}", f"{stay / total:.2%}", told))
-    head = ("source", "documents", "stay", "dropped")
-    return ["## What was dropped of each source", *_table(head, table)]
+        table.append((group_name, f"{total:,}", f"{stay / total:.2%}", told))
+    head = (what, "documents", "stay", "dropped")
+    return [f"## What was dropped, by {what}", *_table(head, table)]
 
 
 def _lengths(counts: Mapping[str, int]) -> list[str]:
-    borders = ("0", *(f"{border:,}" for border in LENGTHS))
+    borders = [*(f"to {border:,}" for border in LENGTHS), "longer"]
     parts = []
     for language in sorted({name.partition("/")[0] for name in counts}):
         bins = {
@@ -96,7 +102,7 @@ def _lengths(counts: Mapping[str, int]) -> list[str]:
             for name, count in counts.items()
             if name.startswith(f"{language}/")
         }
-        bars = {f"to {borders[at + 1]}": bins.get(at, 0) for at in range(min(bins), max(bins) + 1)}
+        bars = {borders[at]: bins.get(at, 0) for at in range(min(bins), max(bins) + 1)}
         parts += [f"{language}:", *_bars(bars)]
     return parts
 

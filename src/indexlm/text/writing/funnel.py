@@ -32,12 +32,16 @@ Size = dict[str, int]
 
 
 def funnel_of(
-    config: TextConfig, shards: Sequence[Mapping[str, Any]], written: Sequence[Mapping[str, Any]]
+    config: TextConfig,
+    benchmarks: Mapping[str, Any],
+    shards: Sequence[Mapping[str, Any]],
+    written: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """All counts of a run, as plain values.
 
     `steps` has documents and bytes after each step; a reason that dropped something is a step.
-    `groups` has them by source, licence, language, tier and end.
+    `groups` has them by source, licence, language, tier and end. `benchmarks` are the items that
+    were looked for.
     """
     groups: Counter[tuple[str, ...]] = Counter()
     sizes: Counter[tuple[str, ...]] = Counter()
@@ -69,6 +73,7 @@ def funnel_of(
         "scripts": dict(sorted(_summed(one["scripts"] for one in written).items())),
         "masked": dict(sorted(_summed(one["masked"] for one in written).items())),
         "cut_bytes": cut,
+        "benchmarks": dict(benchmarks),
         "settings": config.model_dump(mode="json"),
     }
 

@@ -18,7 +18,7 @@ Firsts = dict[str, list[tuple[float, str]]]
 def split_key(document_id: str) -> str:
     """What decides on which side of the split a document falls: `word/晨风#2` -> `晨风`."""
     name = document_id.partition("/")[2] or document_id
-    return re.sub(r"#\d+$", "", name)
+    return re.sub(r"(?:#\d+)+$", "", name)
 
 
 def place(key: str) -> float:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from indexlm.errors import UserError
 from indexlm.text.jsonl import read_jsonl
+from indexlm.text.refined import FUNNEL
 from indexlm.text.writing.funnel import ALL_REASONS
 from indexlm.text.writing.write import FIELDS
 
@@ -13,7 +14,7 @@ SHOWN = 400
 
 def inspect(folder: Path, reason: str | None, count: int) -> str:
     """Samples of the dropped text, evenly spaced, by reason (all reasons for None)."""
-    if not (folder / "funnel.json").exists():
+    if not (folder / FUNNEL).is_file():
         raise UserError(f"{folder} holds no refined text; give the --out of `indexlm data refine`")
     files = {path.name.split(".")[0]: path for path in sorted((folder / "dropped").glob("*.zst"))}
     if reason is not None and reason not in files:

@@ -20,10 +20,9 @@ from indexlm.text.copies.corpus import CUTS, Corpus, edges_of
 from indexlm.text.document import Document, Entry
 from indexlm.text.engine import Job
 from indexlm.text.filters import privacy
-from indexlm.text.filters.steps import output
 from indexlm.text.jsonl import packed
 from indexlm.text.shards import open_shard, read_columns
-from indexlm.text.work import once
+from indexlm.text.work import once, output
 from indexlm.text.writing.compose import held_out_entry, instruction_records
 from indexlm.text.writing.held_out import firsts, place, split_key
 
@@ -88,7 +87,7 @@ def _write(job: Job, path: Path) -> dict[str, Any]:
 def _ends(config: TextConfig, job: Job) -> Ends:
     corpus, number = Corpus.of(Path(job["work"])), job["shard"]
     shard = open_shard(corpus.shards[number])
-    dropped = _dropped(corpus, number, job["columns"], job["copies"])
+    dropped = _dropped(corpus, number, job)
     cuts = {}
     if job["cuts"]:
         cuts = passages.read_cuts(output(corpus.work, CUTS, corpus.shards[number]))
@@ -100,7 +99,7 @@ def _ends(config: TextConfig, job: Job) -> Ends:
     for index, (document, entry) in enumerate(zip(shard.documents(), shard.column("entry"))):
         name = job["names"].get(str(index), document.id)
         tier = document.tier if tiers is None else tiers[index]
-        document = replace(document, id=name, tier=tier)
+        given, document = document.tier, replace(document, id=name, tier=tier)
         reason, told = dropped.get(index, ("", {}))
         text = document.text
         if not reason and index in cuts:
@@ -116,18 +115,17 @@ def _ends(config: TextConfig, job: Job) -> Ends:
         if suspects is not None and suspects[index]:
             text, found = privacy.mask(text, config.privacy)
             ends.masked.update(found)
+            entry = _masked(entry, config)
         key = split_key(document.id)
         unseen = place(key) < config.held_out_share or key in job["forced"]
-        _stay(ends, document, text, entry, unseen)
+        _stay(ends, document, text, entry, unseen, given)
     return ends
 
 
-def _dropped(
-    corpus: Corpus, number: int, columns: Iterable[str], copies: Iterable[str]
-) -> dict[int, tuple[str, dict[str, Any]]]:
+def _dropped(corpus: Corpus, number: int, job: Job) -> dict[int, tuple[str, dict[str, Any]]]:
     """Documents of a shard that a step drops: the first reason, and what that step tells of it."""
     found: dict[int, tuple[str, dict[str, Any]]] = {}
-    for name in columns:
+    for name in job["columns"]:
         answers = read_columns(output(corpus.work, name, corpus.shards[number]))
         reasons = answers.column("reason").to_pylist()
         told = {
@@ -138,10 +136,11 @@ def _dropped(
         for index, reason in enumerate(reasons):
             if reason and index not in found:
                 found[index] = (reason, {key: v[index].as_py() for key, v in told.items()})
-    for kind in copies:
+    renamed = json.loads(Path(job["renamed"]).read_text(encoding="utf-8"))
+    for kind in job["copies"]:
         for index, earlier, similarity in edges_of(corpus.work, kind, number):
-            of = open_shard(corpus.shards[earlier >> 32]).name(earlier & 0xFFFFFFFF)
-            like = {"of": of, "similarity": round(similarity, 4)}
+            name = open_shard(corpus.shards[earlier >> 32]).name(earlier & 0xFFFFFFFF)
+            like = {"of": renamed.get(str(earlier), name), "similarity": round(similarity, 4)}
             found.setdefault(index, (f"{kind}_duplicate", like))
     return found
 
@@ -164,7 +163,21 @@ def _add(ends: Ends, document: Document, end: str, size: int) -> None:
     ends.sizes[key] += size
 
 
-def _stay(ends: Ends, document: Document, text: str, entry: str, unseen: bool) -> None:
+def _masked(entry: str, config: TextConfig) -> str:
+    """The JSON of a document's parts, masked as its text is."""
+    if not entry:
+        return entry
+    parts = json.loads(entry)
+    for key, value in parts.items():
+        if isinstance(value, list):
+            parts[key] = [privacy.mask(part, config.privacy)[0] for part in value]
+        elif key != "kind":
+            parts[key] = privacy.mask(value, config.privacy)[0]
+    return json.dumps(parts, ensure_ascii=False)
+
+
+def _stay(ends: Ends, document: Document, text: str, entry: str, unseen: bool, given: str) -> None:
+    """`given` is the tier of the input: that of a chat says how people rated it."""
     end, group = HELD_OUT if unseen else KEPT, f"{document.language}_{document.tier}"
     _add(ends, document, end, len(document.text.encode()))
     document = document.with_text(text)
@@ -181,7 +194,8 @@ def _stay(ends: Ends, document: Document, text: str, entry: str, unseen: bool) -
             asked = held_out_entry(document, parts)
             ends.files.setdefault("entries", []).extend([asked] if asked else [])
         else:
-            ends.files.setdefault("instruction", []).extend(instruction_records(document, parts))
+            rated = replace(document, tier=given)
+            ends.files.setdefault("instruction", []).extend(instruction_records(rated, parts))
 
 
 def _row(document: Document) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from indexlm.text.engine import Job
 from indexlm.text.filters import contamination, heuristics, instructions, privacy
 from indexlm.text.filters import quality as qualities
 from indexlm.text.shards import open_shard, write_columns
-from indexlm.text.work import finished, make, once
+from indexlm.text.work import finished, make, once, output
 
 CODE = {
     "rules": "heuristics",
@@ -32,8 +32,6 @@ CODE = {
 }
 COLUMNS = tuple(CODE)
 """Steps that answer with a reason; the others look across documents."""
-ARRAYS = ("names", "stretches", "cuts")
-"""Outputs that are one array, not columns."""
 INDEX = "benchmarks.arrow"
 """Where in the work folder the n-grams of all items lie."""
 
@@ -51,6 +49,8 @@ def made_from(config: TextConfig, seed: int) -> dict[str, str]:
     }
     found = {"names": fingerprint("names", code_behind("text/copies/ids.py"))}
     for name in asked(config):
+        if name != "contamination":
+            loaded(name, config.model_dump_json(), "")
         used = [sha256_file(Path(file)) for file in files.get(name, []) if file]
         if name == "contamination":
             used.append(contamination.made_from(config.contamination))
@@ -76,11 +76,6 @@ def asked(config: TextConfig) -> list[str]:
     return [name for name in COLUMNS if name in config.steps and not without.get(name, False)]
 
 
-def output(work: Path, name: str, shard: Path) -> Path:
-    """Where a step's output for a shard lies."""
-    return work / name / f"{shard.stem}{'.npy' if name in ARRAYS else '.arrow'}"
-
-
 def ask(job: Job) -> dict[str, Any]:
     """Task: make whatever outputs of one shard are not there yet, all in one pass over its text."""
     config = TextConfig.model_validate(job["config"])
@@ -99,7 +94,7 @@ def _make(
 ) -> dict[str, str]:
     documents = list(open_shard(shard).documents())
     answers: dict[str, dict[str, list[Any]]] = {name: {} for name in missing if name in COLUMNS}
-    steps = {name: _step(name, config.model_dump_json(), str(work)) for name in answers}
+    steps = {name: loaded(name, config.model_dump_json(), str(work)) for name in answers}
     parts: list[Any] = []
     for block in blocks(documents):
         for name, step in steps.items():
@@ -150,8 +145,8 @@ def build_index(job: Job) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=len(COLUMNS))
-def _step(name: str, settings: str, work: str) -> Step:
-    """A step with its model or index loaded, once in a process."""
+def loaded(name: str, settings: str, work: str) -> Step:
+    """A step with its model or index at hand, once in a process."""
     config = TextConfig.model_validate_json(settings)
     if name == "rules":
         return heuristics.rules(config.rules)
