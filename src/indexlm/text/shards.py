@@ -49,7 +49,8 @@ class ShardFile:
 
     def __init__(self, path: Path) -> None:
         self._table = read_columns(path)
-        self._text = self._table.column("text").combine_chunks()
+        # The one batch that was written: joining chunks would copy what is mapped.
+        [self._text] = self._table.column("text").chunks or [pa.array([], pa.string())]
 
     def __len__(self) -> int:
         return len(self._table)

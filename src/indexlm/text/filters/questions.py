@@ -24,7 +24,7 @@ _NAMES = {
 }
 _ROLES = {name: role for role, names in _NAMES.items() for name in names.split()}
 _ASKED_BY: dict[str, set[str]] = {
-    "answer": {"ask", "q", "instruction"},
+    "answer": {"ask", "q", "instruction", "user"},
     "a": {"ask", "q"},
     "assistant": {"user", "self", "ask", "instruction"},
     "output": {"user", "input", "ask", "instruction"},
