@@ -116,7 +116,7 @@ def _check_apart(config: TextConfig, out: Path, work: Path) -> None:
         given = Path(name).absolute()
         if name != STARTER and given.exists():
             for folder in (out.absolute(), work.absolute()):
-                inside = given in folder.parents or folder in given.parents
+                inside = given in (folder, *folder.parents) or folder in given.parents
                 if inside and not given.name.endswith(QUARANTINE):
                     raise UserError(f"{name} and {folder} lie in one another; name another folder")
 
