@@ -44,7 +44,71 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    files = (tmp_path / "again").glob("*/*_*.jsonl.zst")
-    assert [document.text for path in files for document in read_documents(path)] == [
-        long["text"].strip()
-    ]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def markers(work: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in work.rglob("*.done")}
+
+
+def test_a_run_killed_many_times_ends_with_the_same_bytes(place: Path) -> None:
+    """And what was finished before a kill is not made again after it."""
+    draw, work, kills = random.Random(5), place / "killed.work", 0
+    finished: dict[Path, int] = {}
+    while not (place / "killed").exists():
+        process = start(place, "data", "refine", "raw", "--out", "killed", *SMALL)
+        until = time.monotonic() + draw.uniform(0.3, 5.0)
+        while process.poll() is None and (time.monotonic() < until or kills >= KILLS):
+            time.sleep(0.01)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+        now = markers(work)
+        assert {path: now.get(path) for path in finished} == finished
+        finished = now
+    assert kills >= 3
+    assert contents(place / "killed") == contents(place / "whole")
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(place: Path) -> None:
+    process = start(place, "data", "refine", "raw", "--out", "stopped", *SMALL)
+    while not (place / "stopped.work" / "shards").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 130 and "the same command goes on" in told
+    assert not (place / "stopped").exists()
+    succeeded(place, "data", "refine", "raw", "--out", "stopped", *SMALL)
+    assert contents(place / "stopped") == contents(place / "whole")
+
+
+def test_ray_and_other_widths_give_the_same_bytes(place: Path) -> None:
+    for name, options in (("ray", ["--engine", "ray"]), ("one", ["--workers", "1"])):
+        succeeded(place, "data", "refine", "raw", "--out", name, *SMALL, *options)
+        assert contents(place / name) == contents(place / "whole")
+
+
+def test_two_at_once_in_one_work_folder_are_refused(place: Path) -> None:
+    first = start(place, "data", "refine", "raw", "--out", "twice", *SMALL)
+    while not (place / "twice.work" / ".lock").exists():
+        time.sleep(0.01)
+    message = refused(place, "data", "refine", "raw", "--out", "twice", *SMALL)
+    assert "in use by another process" in message
+    first.communicate()
+    assert first.returncode == 0
+
+
+def test_the_quarantine_is_read_again_where_the_cause_is_gone(tmp_path: Path) -> None:
+    long = {"text": "the quiet river of stone and morning letters " * 40}
+    lines = [json.dumps(page(random.Random(9), number)) for number in range(400)]
+    (tmp_path / "raw.jsonl").write_text("\n".join([*lines, json.dumps(long)]), encoding="utf-8")
+    options = ("--steps", "rules", "--set", "rules.max_repeated_gram_share=1")
+    limit = ("--set", "reading.record_bytes=1500")
+    succeeded(tmp_path, "data", "refine", "raw.jsonl", "--out", "first", *options, *limit)
+    bad = f"first/all{QUARANTINE}"
+    succeeded(tmp_path, "data", "refine", bad, "--out", "again", *options)
+    files = list((tmp_path / "again").glob("*/*_*.jsonl.zst"))
+    texts = [document.text for path in files for document in read_documents(path)]
+    assert texts == [long["text"].strip()]
