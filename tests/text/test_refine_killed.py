@@ -58,7 +58,7 @@ def test_a_run_killed_many_times_ends_with_the_same_bytes(place: Path) -> None:
     finished: dict[Path, int] = {}
     while not (place / "killed").exists():
         process = start(place, "data", "refine", "raw", "--out", "killed", *SMALL)
-        until = time.monotonic() + draw.uniform(0.3, 5.0)
+        until = time.monotonic() + draw.uniform(0.4, 1.8)
         while process.poll() is None and (time.monotonic() < until or kills >= KILLS):
             time.sleep(0.01)
         if process.poll() is None:
