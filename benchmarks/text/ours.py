@@ -12,19 +12,6 @@ from benchmarks.text.meter import folder_bytes
 from indexlm.config import TEXT_STEPS
 from indexlm.text.jsonl import read_jsonl
 
-ALONE = (
-    "rules",
-    "instructions",
-    "quality",
-    "contamination",
-    "privacy",
-    "copies",
-    "near_copies",
-    "passages",
-)
-"""Steps that are timed one by one; `rules` is the least that is run, and what the others are
-compared with."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -40,7 +27,8 @@ ROWS: Mapping[str, Row] = {
     "indexlm_defaults_without_passages": Row(
         ("rules", "instructions", "privacy", "copies", "near_copies")
     ),
-    **{f"step_{step}": Row(tuple(dict.fromkeys(("rules", step)))) for step in ALONE},
+    # One by one; `rules` is the least that is run, and what the others are compared with.
+    **{f"step_{step}": Row(tuple(dict.fromkeys(("rules", step)))) for step in TEXT_STEPS},
     "rules_from_gz": Row(("rules",), ".jsonl.gz"),
     "rules_from_zst": Row(("rules",), ".jsonl.zst"),
 }

@@ -132,7 +132,6 @@ def terabyte(scaled: Summary) -> dict[str, float]:
     workers = runs[-1]["workers"]
     return {
         "core_hours": core_hours,
-        "hours_here": (wall["intercept"] + wall["slope"] * TERABYTE) / 3600,
         "hours_on_many_cores": wall["slope"] * TERABYTE * workers / CORES / 3600,
         "memory_gb_of_a_worker": runs[-1]["peak_anonymous_mb"] / workers / 1e3,
         "disk_tb": runs[-1]["peak_disk_mb"] / runs[-1]["mb"],

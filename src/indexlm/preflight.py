@@ -15,6 +15,7 @@ from indexlm.settings import load_recipe
 from indexlm.text.conversations import read_conversations
 from indexlm.text.document import LABELS, TIERS
 from indexlm.text.jsonl import read_jsonl
+from indexlm.text.refined import FUNNEL
 
 CONFIG = "config.json"
 OF_A_START = (".lock", f".{CONFIG}.partial")
@@ -113,7 +114,7 @@ def check_text(recipe: AnyRecipe, text: Path, todo: Collection[str]) -> None:
     if not todo:
         return
     verify(text)
-    funnel = json.loads((text / "funnel.json").read_text(encoding="utf-8"))
+    funnel = json.loads((text / FUNNEL).read_text(encoding="utf-8"))
     records = read_jsonl(text / "instruction.jsonl.zst")
     has = [*funnel["kept"], *(["instruction"] if next(records, None) else [])]
     lacks = []

@@ -1,6 +1,9 @@
 """The engine: every job is answered in its place, whoever does it, and errors come through."""
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,46 @@ def killed(job: Mapping[str, Any]) -> dict[str, Any]:
     if job["number"] == 2:
         os.kill(os.getpid(), 9)
     return square(job)
+
+
+def lingers(job: Mapping[str, Any]) -> dict[str, Any]:
+    (Path(job["folder"]) / str(os.getpid())).touch()
+    time.sleep(60)
+    return {}
+
+
+LEADER = """
+import sys
+import test_engine
+from indexlm.text.engine import Engine
+jobs = [{"size": 1, "folder": sys.argv[1]} for _ in range(2)]
+Engine("native", 2).map("lingers", test_engine.lingers, jobs)
+"""
+
+
+def alive(process: int) -> bool:
+    """Whether it runs: one that has ended may wait for somebody to ask how."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text(encoding="ascii")
+    except FileNotFoundError:
+        return False
+    return state.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_workers_end_with_the_leader_that_is_killed(tmp_path: Path) -> None:
+    """They would write into the work folder beside those of the next start."""
+    leader = subprocess.Popen([sys.executable, "-c", LEADER, str(tmp_path)])
+    while len(list(tmp_path.iterdir())) < 2:
+        assert leader.poll() is None
+        time.sleep(0.05)
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    assert all(map(alive, workers))
+    leader.kill()
+    leader.wait()
+    until = time.monotonic() + 30
+    while any(map(alive, workers)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(alive, workers))
 
 
 def jobs(count: int) -> list[dict[str, Any]]:

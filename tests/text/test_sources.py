@@ -9,10 +9,11 @@ from raw_files import EXPECTED, PACKED, ROWS, SMALL, documents, lines, packed, p
 from indexlm.config import TextConfig
 from indexlm.errors import UserError
 from indexlm.text.document import Document
+from indexlm.text.languages import detect_language
 from indexlm.text.reading.files import InputFile
 from indexlm.text.reading.parsing import decode
 from indexlm.text.reading.quarantine import Quarantined
-from indexlm.text.reading.sources import detect_language, input_files, read_records
+from indexlm.text.reading.sources import input_files, read_records
 
 # What a good file gives
 

@@ -12,8 +12,9 @@ import pytest
 
 from indexlm.config import TokenizerConfig
 from indexlm.errors import UserError
+from indexlm.text.languages import HAN_CHARACTER
 from indexlm.tokens.tokenizer import SPECIAL_PIECES, Tokenizer
-from indexlm.tokens.train_bpe import HAN, train
+from indexlm.tokens.train_bpe import train
 
 Texts = Mapping[str, tuple[str, ...]]
 
@@ -28,7 +29,7 @@ def learned(tokenizer: Tokenizer) -> list[str]:
 
 
 def chinese(tokenizer: Tokenizer) -> list[str]:
-    return [piece for piece in learned(tokenizer) if HAN.search(piece)]
+    return [piece for piece in learned(tokenizer) if HAN_CHARACTER.search(piece)]
 
 
 def trained(texts: Texts, folder: Path, **settings: float) -> Tokenizer:

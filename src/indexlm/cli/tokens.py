@@ -131,10 +131,10 @@ def tokenizer_report(
 
 def _judged(path: Path) -> "Iterator[Document]":
     """Held-out documents of a refined folder; of anything else, what it holds as it stands."""
-    if (path / "funnel.json").is_file():
-        from indexlm.text.refined import verify_refined
-        from indexlm.tokens.shards import group_files
+    from indexlm.text.refined import FUNNEL, verify_refined
+    from indexlm.tokens.shards import group_files
 
+    if (path / FUNNEL).is_file():
         verify_refined(path)
         for paths in group_files(path / "held_out").values():
             yield from _documents(paths)
@@ -150,31 +150,10 @@ def _documents(files: Iterable[Path]) -> "Iterator[Document]":
 
 
 def _labelled(path: Path) -> "Iterator[Document]":
-    from dataclasses import replace
-
-    from indexlm.config import TextConfig
-    from indexlm.records import log
-    from indexlm.text.block import blocks
-    from indexlm.text.document import Document
-    from indexlm.text.languages import label
-    from indexlm.text.reading.sources import input_files, read_records
+    from indexlm.text.reading.labelled import labelled
+    from indexlm.text.reading.sources import input_files
 
     if not path.exists():
         raise UserError(f"--data {path} does not exist; name a refined folder or text files")
-    config, unread = TextConfig(), 0
-
-    def documents() -> "Iterator[Document]":
-        nonlocal unread
-        for file in input_files([str(path)], Path("downloads")):
-            for record, _ in read_records(file, config, config.reading):
-                if isinstance(record, Document):
-                    yield record
-                else:
-                    unread += 1
-
-    for block in blocks(document for document in documents() if document.text):
-        languages, _ = label(block)
-        for document, language in zip(block.documents, languages):
-            yield replace(document, language=document.language or language)
-    if unread:
-        log.warning(f"{path}: {unread:,} records cannot be read and are left out")
+    for file in input_files([str(path)], Path("downloads")):
+        yield from labelled(file)

@@ -10,6 +10,7 @@ from indexlm.errors import DamagedError
 from indexlm.records import Manifest, read_manifest, read_metrics
 from indexlm.settings import load_recipe
 from indexlm.text.jsonl import read_jsonl
+from indexlm.text.refined import FUNNEL
 
 TRAINING = ("trunk", "base", "pure", "sft", "chat", "character-sft", "character")
 """Stages with a `metrics.jsonl`."""
@@ -63,7 +64,7 @@ def read_run(run: Path) -> RunFiles:
     return RunFiles(
         recipe=recipe,
         costs=_read_json(run / "times.json"),
-        funnel=_read_json(run / "text" / "funnel.json"),
+        funnel=_read_json(run / "text" / FUNNEL),
         sources=_read_json(run / "tokens" / "sources.json").get("sources", {}),
         results=_read_json(run / "evals" / "results.json"),
         samples=_read_json(run / "evals" / "samples.json"),

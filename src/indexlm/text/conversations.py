@@ -24,10 +24,10 @@ import zstandard
 from indexlm.errors import UserError
 from indexlm.records import log
 from indexlm.text.document import LANGUAGES
+from indexlm.text.languages import detect_language
 from indexlm.text.normalise import normalise
 from indexlm.text.reading.files import COMPRESSED, open_packed
 from indexlm.text.reading.parsing import decode
-from indexlm.text.reading.sources import detect_language
 
 SUFFIXES = (".jsonl", ".json")
 CUT = "an unanswered last question cut off"

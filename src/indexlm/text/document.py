@@ -1,7 +1,7 @@
 """What the text room passes from step to step: a document, its parts, a step's answers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ class Entry:
     example: str = ""
     turns: tuple[str, ...] = ()
 
+
+FIELDS = tuple(field.name for field in fields(Document))
+"""What of a document stands in every file that holds it."""
 
 Columns = Mapping[str, Sequence[Any]]
 """What a step says of each document of a block, in order. `reason` is always there: empty where the

@@ -10,6 +10,7 @@ Big5 those of Taiwan and Hong Kong.
 Text is expected to be normalised. Shapes: N documents, C characters, L lines, W words.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -59,6 +60,16 @@ _MIN_POINTS = 3
 
 Flags = NDArray[np.uint8]
 Counts = NDArray[np.int64]
+HAN_SHARE = 0.3
+"""Share of Han characters among the letters from which a text is Chinese."""
+HAN_CHARACTER = re.compile(r"[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+def detect_language(text: str) -> str:
+    """`zh` or `en` by script, of a question or an answer; without letters it counts as English."""
+    letters = len(_LETTER.findall(text))
+    return "zh" if len(HAN_CHARACTER.findall(text)) > HAN_SHARE * max(letters, 1) else "en"
 
 
 def label(block: Block) -> tuple[list[str], list[str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from indexlm.errors import UserError
 from indexlm.records import Manifest, verify
-from indexlm.text.document import Document
+from indexlm.text.document import FIELDS, Document
 from indexlm.text.jsonl import read_jsonl
 
 FUNNEL = "funnel.json"
@@ -25,4 +25,4 @@ def verify_refined(folder: Path) -> Manifest:
 def read_documents(path: Path) -> Iterator[Document]:
     """The documents of one of its files, without what a step told of them."""
     for row in read_jsonl(path):
-        yield Document(**{name: row[name] for name in Document.__dataclass_fields__})
+        yield Document(**{name: row[name] for name in FIELDS})

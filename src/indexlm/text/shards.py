@@ -11,9 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from indexlm.text.document import Columns, Document
+from indexlm.text.document import FIELDS, Columns, Document
 
-_FIELDS = ("id", "text", "source", "language", "tier", "license", "script")
 OPEN_FILES = 256
 """Shards that one process has mapped at a time."""
 
@@ -21,7 +20,7 @@ OPEN_FILES = 256
 def write_shard(path: Path, documents: Sequence[Document], entries: Sequence[str]) -> None:
     """Documents column by column; `entries` are the JSON of their parts, empty for most."""
     columns: dict[str, list[str]] = {
-        name: [getattr(document, name) for document in documents] for name in _FIELDS
+        name: [getattr(document, name) for document in documents] for name in FIELDS
     }
     write_columns(path, columns | {"entry": list(entries)})
 
@@ -57,7 +56,7 @@ class ShardFile:
 
     def documents(self) -> Iterator[Document]:
         """Every document, in order."""
-        for batch in self._table.select(list(_FIELDS)).to_batches(max_chunksize=1000):
+        for batch in self._table.select(list(FIELDS)).to_batches(max_chunksize=1000):
             for row in batch.to_pylist():
                 yield Document(**row)
 

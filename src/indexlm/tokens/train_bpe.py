@@ -8,7 +8,6 @@ share almost no merge. Byte fallback covers every other character.
 
 import io
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,9 +15,8 @@ from typing import Any
 
 from indexlm.config import TokenizerConfig
 from indexlm.errors import UserError
+from indexlm.text.languages import HAN_CHARACTER
 from indexlm.tokens.tokenizer import SPECIAL_PIECES, Tokenizer
-
-HAN = re.compile(r"[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 log = logging.getLogger("indexlm")
 
@@ -60,7 +58,7 @@ def train(texts: Mapping[str, Iterable[str]], config: TokenizerConfig, path: Pat
         learned_pieces["en"] = [
             piece
             for piece in learned_pieces["en"]
-            if len(piece) <= config.zh_max_piece or not HAN.search(piece)
+            if len(piece) <= config.zh_max_piece or not HAN_CHARACTER.search(piece)
         ]
     model = _merge(next(iter(halves.values())), learned_pieces, sizes, config.vocab_size)
     path.write_bytes(model.SerializeToString())

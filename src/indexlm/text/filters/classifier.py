@@ -7,14 +7,14 @@ document count once. Memory is bounded: of more text than `MAX_CHARS`, an even s
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from indexlm.config import ReadingConfig, TextConfig
+from indexlm.config import TextConfig
 from indexlm.errors import UserError
 from indexlm.records import log
 from indexlm.text.block import blocks
@@ -31,11 +31,9 @@ from indexlm.text.filters.linear import (
     quantised,
     sigmoid,
 )
-from indexlm.text.languages import label
 from indexlm.text.normalise import normalise
-from indexlm.text.reading.files import InputFile
-from indexlm.text.reading.quarantine import Quarantined
-from indexlm.text.reading.sources import input_files, read_records
+from indexlm.text.reading.labelled import labelled
+from indexlm.text.reading.sources import input_files
 
 MAX_CHARS = 64_000_000
 """Of the good text and of the bad: at most 256 MB of memory each, half a minute of training."""
@@ -107,7 +105,7 @@ def read(good: Sequence[Path], bad: Sequence[Path], conversations: Sequence[Path
         for path in paths:
             for file in input_files([str(path)], Path(TextConfig().downloads)):
                 examples.inputs.append(Input.of(file.path, name))
-                for document in _documents(file):
+                for document in labelled(file, normalise):
                     gathered.add(document)
     for path in conversations:
         examples.inputs.append(Input.of(path, "conversations"))
@@ -225,26 +223,6 @@ def unseen_sources(examples: Examples, *, task: Task, max_lost: float, seed: int
 class _Labelled:
     document: Document
     good: bool
-
-
-def _documents(file: InputFile) -> Iterator[Document]:
-    """Normalised, with the language that they state or have."""
-    unread = 0
-
-    def normalised() -> Iterator[Document]:
-        nonlocal unread
-        for record, _ in read_records(file, TextConfig(), ReadingConfig()):
-            if isinstance(record, Quarantined):
-                unread += 1
-            elif text := normalise(record.text):
-                yield record.with_text(text)
-
-    for block in blocks(normalised()):
-        languages, _ = label(block)
-        for document, language in zip(block.documents, languages):
-            yield replace(document, language=document.language or language)
-    if unread:
-        log.warning("%s: %d records cannot be read and are left out", file.path, unread)
 
 
 def _key(text: str) -> int:

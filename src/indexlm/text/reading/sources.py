@@ -4,7 +4,6 @@ txt, jsonl and parquet are read, each also as .gz or .zst, by name. No record en
 cannot be read is quarantined with its reason and its bytes, and can be given as an input again.
 """
 
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -30,10 +29,6 @@ from indexlm.text.reading.readers import Item, empty, read_jsonl, read_txt
 
 HUB = "hub:"
 """How an input is named that is a dataset of the hub."""
-HAN_SHARE = 0.3
-"""Share of Han characters among the letters from which a text is Chinese."""
-_HAN = re.compile(r"[\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-_LETTER = re.compile(r"[^\W\d_]")
 
 
 def input_files(inputs: Iterable[str], downloads: Path) -> list[InputFile]:
@@ -84,12 +79,6 @@ def read_records(
 
         return read_parquet(reading, start)
     return _read_again(reading, start)
-
-
-def detect_language(text: str) -> str:
-    """`zh` or `en` by script, of a question or an answer; without letters it counts as English."""
-    letters = len(_LETTER.findall(text))
-    return "zh" if len(_HAN.findall(text)) > HAN_SHARE * max(letters, 1) else "en"
 
 
 def _path(path: Path) -> list[InputFile]:

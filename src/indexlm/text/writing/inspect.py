@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from indexlm.errors import UserError
+from indexlm.text.document import FIELDS
 from indexlm.text.jsonl import read_jsonl
 from indexlm.text.refined import FUNNEL
 from indexlm.text.writing.funnel import ALL_REASONS
-from indexlm.text.writing.write import FIELDS
 
 SHOWN = 400
 """Characters of each sample."""

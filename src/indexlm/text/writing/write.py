@@ -17,7 +17,7 @@ import numpy as np
 from indexlm.config import TextConfig
 from indexlm.text.copies import passages
 from indexlm.text.copies.corpus import CUTS, Corpus, edges_of
-from indexlm.text.document import Document, Entry
+from indexlm.text.document import FIELDS, Document, Entry
 from indexlm.text.engine import Job
 from indexlm.text.filters import privacy
 from indexlm.text.jsonl import packed
@@ -35,7 +35,6 @@ REASONS = {
 }
 LENGTHS = tuple(2**power for power in range(3, 25))
 """Upper borders, in characters, of the bins in which lengths are counted."""
-FIELDS = ("id", "text", "source", "language", "tier", "license", "script")
 
 
 @dataclass
