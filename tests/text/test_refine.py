@@ -19,7 +19,6 @@ from indexlm.text.refined import read_documents
 from indexlm.text.writing.funnel import funnel_table
 from indexlm.text.writing.held_out import split_key
 from indexlm.text.writing.inspect import inspect
-from indexlm.text.writing.write import _masked
 
 WORDS = {
     "zh": "山川湖海春夏秋冬人们走过桥看见灯火城里树木安静风雨落下书声朗读孩子远方朋友归来清晨黄昏",
@@ -138,6 +137,21 @@ def test_a_passage_stays_where_it_stands_first_and_mail_is_masked(
     assert funnel["cut_bytes"] >= 2 * len(MENU)
     assert "jane.doe" not in texts["mixed/mail"] and "Write to " in texts["mixed/mail"]
     assert funnel["masked"] == {"email": 1}
+
+
+def test_a_passage_that_stood_first_in_a_dropped_copy_is_not_lost(tmp_path: Path) -> None:
+    draw = random.Random(4)
+    whole = " ".join(prose(draw, "en") for _ in range(6))
+    passage = prose(draw, "en")[:400]
+    texts = [whole, f"{whole} {passage}", f"{prose(draw, 'en')} {passage} {prose(draw, 'en')}"]
+    texts += [prose(draw, "en") for _ in range(150)]
+    path = tmp_path / "few.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
+    funnel = clean(tmp_path / "out", inputs=(str(path),), steps=("near_copies", "passages"))
+    assert funnel["dropped"]["near_duplicate"]["documents"] == 1
+    files = [path for side in ("train", "held_out") for path in (tmp_path / "out" / side).iterdir()]
+    left = {document.id: document.text for path in files for document in read_documents(path)}
+    assert left["few/few-3"] == texts[2]
 
 
 def test_no_name_is_on_both_sides(refined: tuple[Path, dict[str, Any]]) -> None:
@@ -293,13 +307,6 @@ def test_a_quarantine_that_another_run_left_is_not_taken_for_ones_own(
             next((work / "shards").glob(f"*{QUARANTINE}")).unlink()
     assert found[0] == found[2] == found[3] != found[1]
     assert f"all{QUARANTINE}" in found[0]
-
-
-def test_what_is_masked_in_a_document_is_masked_in_its_parts() -> None:
-    parts = {"kind": "chat", "turns": ["mail jane.doe@mail-server.com", "I will"], "word": ""}
-    masked = json.loads(_masked(json.dumps(parts), TextConfig()))
-    assert "jane.doe" not in masked["turns"][0] and masked["turns"][1] == "I will"
-    assert masked["kind"] == "chat" and _masked("", TextConfig()) == ""
 
 
 def test_the_table_the_samples_and_the_card_can_be_read(

@@ -133,9 +133,9 @@ def test_after_any_kills_the_same_command_gives_the_same_folder(killed: Path) ->
     assert not list(killed.glob(".*.partial"))
     attempts = attempts_of(killed)
     # Before anything was safe, between commits, and after the end of the text.
-    assert sum(each["killed"] for each in attempts) == len(attempts) - 1 >= 15
-    assert not attempts[0]["half_made"] and sum(each["half_made"] for each in attempts) >= 10
-    assert len({tuple(each["begun"]) for each in attempts if each["begun"]}) >= 8
+    assert sum(each["killed"] for each in attempts) == len(attempts) - 1 >= 8
+    assert not attempts[0]["half_made"] and sum(each["half_made"] for each in attempts) >= 4
+    assert len({tuple(each["begun"]) for each in attempts if each["begun"]}) >= 3
     assert {each["event"] is None for each in attempts} == {True, False}
 
 
