@@ -3,6 +3,8 @@
 Each imports what it needs when it runs, so that `--help` answers at once.
 """
 
+import atexit
+import os
 import sys
 
 import typer
@@ -66,6 +68,24 @@ def main() -> None:
         sys.exit(_complain(str(error), 130))
     except (DamagedError, FloatingPointError, OSError) as error:
         sys.exit(_complain(str(error), 1))
+
+
+def command() -> None:
+    """`main` in a process of its own, which ends at once where it ends badly.
+
+    Threads of Daft may still be at work then, and abort a process whose Python ends under them: on
+    Ctrl-C one time in five, and the exit code would be a crash's.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if not end.code or "daft" not in sys.modules:
+            raise
+        assert isinstance(end.code, int)
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code)
 
 
 def _complain(message: str, code: int) -> int:

@@ -1,3 +1,3 @@
-from indexlm.cli import main
+from indexlm.cli import command
 
-main()
+command()
