@@ -75,15 +75,15 @@ def test_a_run_killed_many_times_ends_with_the_same_bytes(place: Path) -> None:
 def test_ctrl_c_says_that_the_same_command_goes_on(place: Path) -> None:
     """Whatever the engine's threads are at: the exit code is that of a stop, not of a crash."""
     draw = random.Random(11)
-    for _ in range(6):
-        process = start(place, "data", "refine", "raw", "--out", "stopped", *SMALL)
-        while not (place / "stopped.work" / "shards").exists():
+    for name in ("stopped", "again", "third", "fourth"):
+        process = start(place, "data", "refine", "raw", "--out", name, *SMALL)
+        while not (place / f"{name}.work" / "shards").exists():
             time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.4))
         process.send_signal(signal.SIGINT)
         _, told = process.communicate()
         assert process.returncode == 130 and "the same command goes on" in told
-        assert not (place / "stopped").exists()
+        assert not (place / name).exists()
     succeeded(place, "data", "refine", "raw", "--out", "stopped", *SMALL)
     assert contents(place / "stopped") == contents(place / "whole")
 
