@@ -4,10 +4,15 @@ import os
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import settings
 
 from indexlm.config import TokenizerConfig
 from indexlm.tokens.tokenizer import Tokenizer
 from indexlm.tokens.train_bpe import train
+
+# A loaded machine is no fault of what is tested.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 # transformers reads it when it is imported: nothing in these tests is fetched.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -132,7 +132,7 @@ def test_a_smaller_model_is_told_with_what_it_costs(place: Path, tmp_path: Path,
     assert {"zh", "en", "zh_ordinary", "en_noisy"} < loss["text"].keys()
     judge = ["eval", "model", "--data", "clean", "--tasks", "bits_per_byte", "--out"]
     succeeded(place, *judge, str(tmp_path / "scores"), how=run_here)
-    bits = results(tmp_path / "scores")["model"]["bits_per_byte"]
+    bits = results(tmp_path / "scores")["text"]["bits_per_byte"]
     for name, text in loss["text"].items():
         assert text["original"] == pytest.approx(bits[name]["value"], rel=1e-6)
         assert text["difference"] == pytest.approx(text["changed"] - text["original"], abs=1e-9)
@@ -151,42 +151,12 @@ def test_what_quantise_makes_is_opened_and_found_whole(place: Path, tmp_path: Pa
     judge = ["eval", out, "--data", "clean", "--tasks", "bits_per_byte", "--out", f"{out}-scores"]
     succeeded(place, *judge, how=run_here)
     loss = json.loads((tmp_path / "int8.loss.json").read_text(encoding="utf-8"))
-    value = results(tmp_path / "int8-scores")["int8"]["bits_per_byte"]["zh"]["value"]
+    value = results(tmp_path / "int8-scores")["text"]["bits_per_byte"]["zh"]["value"]
     assert value == pytest.approx(loss["text"]["zh"]["changed"], rel=1e-6)
     assert "WRONG" not in succeeded(place, "verify", out, how=run_here)
 
 
-# Judged
-
-
-def test_the_needle_test_keeps_and_shows_every_cell(place: Path, tmp_path: Path) -> None:
-    command = ["eval", "model", "--data", "clean", "--tasks", "needle", "--lengths", "60,64"]
-    options = ["--items", "2", "--depths", "0,100", "--out"]
-    told = succeeded(place, *command, *options, str(tmp_path / "one"))
-    assert "needle test, 2 items a cell; trained window 64" in told
-    cells = results(tmp_path / "one")["model"]["needle"]["cells"]
-    assert [(cell["language"], cell["length"], cell["depth"]) for cell in cells] == [
-        *[("en", 60, 0), ("zh", 60, 0), ("en", 60, 100), ("zh", 60, 100)],
-        *[("en", 64, 0), ("zh", 64, 0), ("en", 64, 100), ("zh", 64, 100)],
-    ]
-    assert verify(tmp_path / "one").files.keys() == {"results.json"}
-    again = succeeded(place, *command, *options, str(tmp_path / "two"), how=run_here)
-    assert again == told
-    assert results(tmp_path / "two") == results(tmp_path / "one")
-
-
-def test_lengths_past_the_window_are_run_where_that_is_asked(place: Path) -> None:
-    command = ["eval", "model", "--data", "clean", "--tasks", "needle", "--lengths", "96"]
-    ask = [*command, "--items", "1", "--depths", "50"]
-    message = refused(place, *ask, how=run_here)
-    assert "96 tokens are beyond the model's window of 64" in message
-    plain, ntk = ["--beyond", "plain"], ["--beyond", "ntk", "--factor", "4"]
-    for beyond, words in ((plain, "extrapolated"), (ntk, "NTK x 4")):
-        told = succeeded(place, *ask, *beyond, how=run_here)
-        assert f"trained window 64, beyond it {words}" in told
-    assert "--factor 4 is of NTK" in refused(place, *ask, *plain, "--factor", "4", how=run_here)
-    bits = ["eval", "model", "--data", "clean", "--tasks", "bits_per_byte"]
-    assert "--beyond is for the needle" in refused(place, *bits, *plain, how=run_here)
+# Checked
 
 
 def test_a_damaged_model_is_told_by_verify_and_used_by_nothing(
@@ -219,7 +189,6 @@ LLAMA = ["export", "model", "--out", "new", "--to", "llama"]
 GGUF = ["export", "model", "--to", "gguf"]
 INT4 = ["quantise", "model", "--data", "clean", "--to", "int4", "--out", "new"]
 INT8 = ["quantise", "model", "--data", "clean", "--to", "int8"]
-NEEDLE = ["eval", "model", "--data", "clean", "--tasks", "needle", "--out", "new"]
 
 
 @pytest.mark.parametrize(
@@ -250,14 +219,6 @@ NEEDLE = ["eval", "model", "--data", "clean", "--tasks", "needle", "--out", "new
         ([*INT8, "--out", "new.gguf"], ["new.gguf", "folder"]),
         (["quantise", "more", *INT4[2:]], ["has 640 pieces", "vocab_size=700"]),
         (["quantise", "model", "--data", "corpus", *INT4[4:]], ["corpus holds no refined text"]),
-        ([*NEEDLE, "--tasks", "needle,recall"], ["no task 'recall'", "bits_per_byte, starter"]),
-        ([*NEEDLE, "--lengths", "64,many"], ["--lengths 64,many", "256,1024"]),
-        ([*NEEDLE, "--depths", "half"], ["--depths half"]),
-        ([*NEEDLE, "--depths", "101"], ["depth 101 is not a percentage"]),
-        ([*NEEDLE, "--lengths", "65"], ["65 tokens are beyond the model's window of 64"]),
-        ([*NEEDLE, "--lengths", "20"], ["20 tokens have no room for a needle"]),
-        ([*NEEDLE, "--out", "model"], ["model exists; name another --out"]),
-        (["eval", "more", *NEEDLE[2:]], ["has 640 pieces", "vocab_size=700"]),
         (["chat", "more", "--prompt", "x"], ["has 640 pieces", "vocab_size=700"]),
         (["chat", "model", "--prompt", "x", "--max-new-tokens", "64"], ["window of 64", "lower"]),
         (["plan", "nothing"], ["nothing to plan is called 'nothing'", "1.9b", "long32k"]),

@@ -74,6 +74,8 @@ def verbs_of(told: str) -> list[typer.core.TyperCommand]:
         "docs/training_zh.md",
         "docs/text.md",
         "docs/text_zh.md",
+        "docs/evaluation.md",
+        "docs/evaluation_zh.md",
     ],
 )
 def test_every_command_that_is_told_has_its_verb_and_its_options(file: str) -> None:

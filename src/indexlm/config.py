@@ -402,6 +402,26 @@ class EvalConfig(Section):
     """Items per kind of the starter multiple-choice test."""
     curve_items: int = Field(100, ge=4)
     """Items of it that are scored inside pre-training for the capability curve."""
+    benchmarks: str | None = None
+    """Folder of benchmark files as published: `<folder>/mmlu/test/...`; None is no benchmark."""
+    tasks: tuple[str, ...] = ()
+    """Of mmlu, ceval, cmmlu, arc_easy, arc_challenge, hellaswag, or .toml files of one's own: what
+    is scored at the end."""
+    limit: int | None = Field(None, ge=1)
+    """First items of each subject that are scored at the end; None is all."""
+    curve_tasks: tuple[str, ...] = ()
+    """What is scored for the capability curve, inside pre-training."""
+    curve_limit: int = Field(100, ge=1)
+    """Items of each of them, of all its subjects in turn."""
+    overflow: Literal["cut", "fewer"] = "cut"
+    """What becomes of a prompt longer than the window: its left end is cut off, as lm-eval does,
+    or examples are left out until it fits."""
+
+    @model_validator(mode="after")
+    def _tasks_have_their_files(self) -> "EvalConfig":
+        if (self.benchmarks is None) != (not self.tasks and not self.curve_tasks):
+            raise ValueError("benchmarks and tasks (or curve_tasks) go together: set both or none")
+        return self
 
 
 class Recipe(Section):

@@ -49,7 +49,7 @@ class Step:
     after: tuple[str, ...]
     outputs: tuple[str, ...]
     reads: Callable[[Any], Any] | None = None
-    """What tells the files that it reads from outside the run from others, given the recipe."""
+    """What else it depends on, given the recipe: files from outside the run above all."""
     obsolete: tuple[str, ...] = ()
     """Folders that it makes under other settings; they do not stay beside its own."""
     copies: bool = False
@@ -63,7 +63,12 @@ STEPS: dict[str, Step] = {
     "tokenizer": Step(data.tokenizer, ("tokenizer",), ("text",), ("tokenizer",)),
     "tokens": Step(data.tokens, (), ("tokenizer",), ("tokens",)),
     "trunk": Step(
-        pretraining.trunk, ("model", "pretrain", "evals"), ("tokens",), ("trunk",), together=True
+        pretraining.trunk,
+        ("model", "pretrain"),
+        ("tokens",),
+        ("trunk",),
+        evaluation.curve_state,
+        together=True,
     ),
     "base": Step(pretraining.base, ("base",), ("trunk",), ("base", "models/base"), together=True),
     "pure": Step(pretraining.pure, ("pure",), ("trunk",), ("pure", "models/pure"), together=True),
@@ -88,7 +93,13 @@ STEPS: dict[str, Step] = {
         ("character", "models/character"),
         together=True,
     ),
-    "evals": Step(evaluation.evals, ("evals",), ("base", "pure", "chat", "character"), ("evals",)),
+    "evals": Step(
+        evaluation.evals,
+        ("evals",),
+        ("base", "pure", "chat", "character"),
+        ("evals",),
+        evaluation.benchmark_files,
+    ),
     "report": Step(evaluation.report, (), ("evals",), ("report",)),
 }
 

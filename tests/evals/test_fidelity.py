@@ -14,7 +14,7 @@ from indexlm.errors import UserError
 from indexlm.evals import fidelity as subject
 from indexlm.evals.fidelity import compare_positions, fidelity, fidelity_table
 from indexlm.evals.runner import evaluate
-from indexlm.evals.tasks import STYLES, HeldOutEntry
+from indexlm.evals.starter import STYLES, HeldOutEntry
 from indexlm.model.config import ModelConfig
 from indexlm.model.transformer import Transformer
 from indexlm.tokens.tokenizer import EOS, Tokenizer

@@ -156,7 +156,7 @@ def naive(model: Transformer, item: NeedleItem) -> list[Score]:
     rows = [Row([*item.prompt, *option], len(item.prompt)) for option in item.options]
     return [
         Score(float(found.logprobs.sum()), len(found.logprobs), bool(found.greedy.all()))
-        for found in score_rows(model, rows, 8192)
+        for found in score_rows(model, rows).scores
     ]
 
 

@@ -1,24 +1,29 @@
 """Scores against a plain forward pass over one row, and the mistakes that it would catch."""
 
+import copy
 import math
+import random
 import re
-from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from indexlm.errors import UserError
+from indexlm.evals import scoring as subject
 from indexlm.evals.scoring import (
+    Row,
     Score,
+    Scored,
     bits_per_byte,
     combined,
-    cut_windows,
     evaluating,
     loglikelihood,
+    score_rows,
 )
+from indexlm.model.config import ModelConfig
 from indexlm.model.transformer import Transformer
 from indexlm.tokens.tokenizer import EOS, FILE_NAME, Tokenizer
 
@@ -144,24 +149,6 @@ def test_a_long_context_loses_its_beginning(model: Transformer, tokenizer: Token
     assert score.logprob == pytest.approx(float(expected), abs=1e-4)
 
 
-@given(
-    inputs=st.integers(1, 200),
-    first=st.integers(0, 200),
-    context=st.integers(8, 64),
-)
-def test_windows_score_each_position_once_with_enough_context(
-    inputs: int, first: int, context: int
-) -> None:
-    first = min(first, inputs - 1)
-    windows = list(cut_windows(0, inputs, first, context))
-    assert windows[0].scored == first and windows[-1].end == inputs
-    assert all(one.end == two.scored for one, two in pairwise(windows))
-    for window in windows:
-        assert window.start <= window.scored < window.end <= window.start + context
-        before = window.scored - window.start
-        assert before == window.scored or before >= context - context // 2
-
-
 def test_the_models_mode_and_the_random_state_stay(
     model: Transformer, tokenizer: Tokenizer
 ) -> None:
@@ -231,3 +218,148 @@ def test_parts_add_up(model: Transformer, tokenizer: Tokenizer) -> None:
     assert (total.bytes, total.tokens, total.documents) == (whole.bytes, whole.tokens, 3)
     assert total.bits == pytest.approx(whole.bits, abs=1e-4)
     assert isinstance(loglikelihood(model, tokenizer, PAIRS)[0], Score)
+
+
+def wider(heads: int, kv_heads: int) -> Transformer:
+    """A window of 96, and float64 weights."""
+    config = ModelConfig(
+        vocab_size=300,
+        hidden=32,
+        layers=2,
+        heads=heads,
+        kv_heads=kv_heads,
+        ffn=64,
+        context=96,
+        head_scale=3.0,
+        init_std=0.3,
+    )
+    network = Transformer(config)
+    network.initialise(seed=5)
+    return network.double()
+
+
+def benchmark_rows() -> list[Row]:
+    """A long beginning for all, questions, and options of one and of several tokens; rows that
+    begin others, that differ in what is scored, that are the same, and one beyond the window."""
+    rng = random.Random(4)
+
+    def draw(count: int) -> list[int]:
+        return [rng.randrange(300) for _ in range(count)]
+
+    shots, rows = draw(40), []
+    for _ in range(6):
+        question = shots + draw(rng.randrange(10, 25))
+        rows += [Row([*question, option], len(question)) for option in (7, 8, 9, 10)]
+        rows += [Row(question + draw(5), len(question)) for _ in range(3)]
+        rows += [Row(question[:-2], 45), Row(question, 50), Row(question, 1)]
+    rows += [Row(shots, 20), Row(draw(30), 28), Row(shots + draw(150), 170), rows[0]]
+    return rows
+
+
+def by_itself(model: Transformer, row: Row) -> tuple[np.ndarray, np.ndarray]:
+    """A plain pass over one row, which loses its beginning beyond the window."""
+    kept = row.ids[-model.config.context - 1 :]
+    with torch.no_grad():
+        logits_TV = model.logits(model(torch.tensor([kept[:-1]])))[0].double()
+    count = len(row.ids) - row.first
+    logits_NV, ids_N = logits_TV[-count:], torch.tensor(kept[-count:])
+    logprobs_N = logits_NV.log_softmax(1).gather(1, ids_N[:, None])[:, 0]
+    return logprobs_N.numpy(), (logits_NV.argmax(1) == ids_N).numpy()
+
+
+def furthest(model: Transformer, rows: list[Row], scored: Scored) -> float:
+    """The largest difference from plain passes; greediness is compared on the way."""
+    assert len(scored.scores) == len(rows)
+    differences = []
+    for row, (logprobs_N, greedy_N) in zip(rows, scored.scores):
+        expected_N, likeliest_N = by_itself(model, row)
+        assert logprobs_N.dtype == np.float64 and greedy_N.tolist() == likeliest_N.tolist()
+        differences.append(np.abs(logprobs_N - expected_N).max())
+    return float(max(differences))
+
+
+@pytest.mark.parametrize("heads, kv_heads", [(4, 4), (4, 2), (4, 1)])
+def test_shared_beginnings_change_no_score(heads: int, kv_heads: int) -> None:
+    exact = wider(heads, kv_heads)
+    single = copy.deepcopy(exact).float()
+    rows = benchmark_rows()
+    computed = set()
+    for batch_tokens in (1, 50, 130, 8192):
+        scored = score_rows(exact, rows, batch_tokens)
+        assert furthest(exact, rows, scored) < 1e-10
+        assert furthest(single, rows, score_rows(single, rows, batch_tokens)) < 1e-5
+        computed.add(scored.computed)
+    assert computed == {scored.computed}
+    alone = score_rows(exact, rows, share=False)
+    assert furthest(exact, rows, alone) < 1e-10
+    # The first row and the last are the same.
+    assert alone.naive - alone.computed == len(rows[0].ids) - 1
+    assert scored.naive == alone.naive > 6 * scored.computed
+
+
+def test_the_order_of_rows_changes_no_score() -> None:
+    model, rows = wider(4, 2), benchmark_rows()
+    order = random.Random(2).sample(range(len(rows)), len(rows))
+    scored = score_rows(model, rows)
+    mixed = score_rows(model, [rows[number] for number in order])
+    for number, score in zip(order, mixed.scores):
+        assert score.logprobs == pytest.approx(scored.scores[number].logprobs, abs=1e-10)
+        assert (score.greedy == scored.scores[number].greedy).all()
+    assert mixed[1:] == scored[1:]
+
+
+def test_identical_rows_tie_exactly() -> None:
+    """In float32, where two computations of one number differ in their last bits."""
+    model, rows = wider(4, 4).float(), benchmark_rows()
+    for share in (True, False):
+        found = score_rows(model, rows + rows[::-1], batch_tokens=70, share=share).scores
+        for one, other in zip(found, found[::-1]):
+            assert (one.logprobs == other.logprobs).all()
+
+
+def test_options_of_one_token_cost_the_question_alone() -> None:
+    question = list(range(50))
+    rows = [Row([*question, option], 50) for option in range(60, 80)]
+    scored = score_rows(wider(4, 4), rows)
+    assert (scored.computed, scored.naive) == (50, 20 * 50)
+    assert len({float(score.logprobs[0]) for score in scored.scores}) == 20
+
+
+def test_rows_of_which_nothing_is_scored() -> None:
+    rows = [Row([1, 2, 3], 3), Row([1, 2, 3], 2)]
+    nothing, one = score_rows(wider(4, 4), rows).scores
+    assert len(nothing.logprobs) == 0 and len(one.logprobs) == 1
+    assert score_rows(wider(4, 4), []) == Scored([], 0, 0)
+
+
+class Largest(TorchDispatchMode):
+    """How many numbers the largest result of any operation has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = operation(*args, **kwargs or {})
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.numbers = max(self.numbers, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_logits_of_all_positions_never_exist(monkeypatch: pytest.MonkeyPatch, share: bool) -> None:
+    model = wider(4, 4)
+    rows = [Row(row.ids, 1) for row in benchmark_rows()]
+    largest = [Largest(), Largest()]
+    with largest[0]:
+        expected = score_rows(model, rows, 250, share=share)
+    monkeypatch.setattr(subject, "CHUNK_FLOATS", 20_000)
+    with largest[1]:
+        found = score_rows(model, rows, 250, share=share)
+    # 250 positions of the feed-forward layer have 16,000, all logits of a pass up to 75,000.
+    assert largest[0].numbers > 50_000 and largest[1].numbers <= 20_000
+    assert len(expected.scores) == len(found.scores)
+    for one, other in zip(expected.scores, found.scores):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-10)
+        assert (one.greedy == other.greedy).all()

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import benchmark_files
 from indexlm.pipeline import STEPS
 from indexlm.records import read_manifest, read_metrics, verify
 from indexlm.report.run_files import TRAINING
@@ -65,7 +66,14 @@ def indexlm(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "run"
-    indexlm("run", "tiny", *SETTINGS, "--out", str(folder))
+    files = benchmark_files.mmlu(folder.with_name("benchmarks"), items=6)
+    asked = [
+        f"evals.benchmarks={files}",
+        'evals.tasks=["mmlu"]',
+        'evals.curve_tasks=["mmlu"]',
+        "evals.curve_limit=8",
+    ]
+    indexlm("run", "tiny", *SETTINGS, *asked, "--out", str(folder))
     return folder
 
 
@@ -110,6 +118,11 @@ def test_the_scores_of_four_models_and_two_baselines_are_kept(finished: Path) ->
     }
     for name in (*MODELS, "bigram"):
         assert tiers <= results[name]["bits_per_byte"].keys()
+    for name in MODELS:
+        prompts = results[name]["tasks"]["mmlu"]["prompts"]
+        assert prompts.keys() == {"letters", "contents"}
+        assert prompts["letters"]["micro"]["items"] == 6 + 7 + 8 + 9
+    assert not (finished / "evals.work").exists()
     assert results["xz -9e"]["bits_per_byte"].keys() == {"zh", "en"}
 
 
@@ -127,6 +140,8 @@ def test_the_page_needs_no_other_file_and_shows_every_part(finished: Path) -> No
     page = (finished / "report" / "index.html").read_text(encoding="utf-8")
     assert not re.findall(r"""(?:src|href)=["'](?!#|data:)[^"']+""", page)
     for word in ("bigram", "xz -9e", "诸葛亮", "zh_curated", "en_noisy", "character-sft"):
+        assert word in page, word
+    for word in ("mmlu, letters", "Margin, nats, per character", "No jump is looked for"):
         assert word in page, word
 
 
@@ -185,10 +200,10 @@ def test_models_are_judged_by_the_verb_as_by_the_run(finished: Path, tmp_path: P
     indexlm("eval", model, "--data", text, "--limit", "12", "--out", str(out))
     scores = json.loads((out / "results.json").read_text(encoding="utf-8"))
     results = json.loads((finished / "evals" / "results.json").read_text(encoding="utf-8"))
-    assert scores["base"]["starter"] == results["base"]["starter"]
+    assert scores["text"]["starter"] == results["base"]["starter"]
     for name, bits in results["base"]["bits_per_byte"].items():
         # The number of threads may differ, and with it the last bits of a sum.
-        assert scores["base"]["bits_per_byte"][name]["value"] == pytest.approx(bits["value"], 1e-4)
+        assert scores["text"]["bits_per_byte"][name]["value"] == pytest.approx(bits["value"], 1e-4)
 
 
 def test_a_run_killed_at_random_ends_as_one_that_was_not(finished: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from indexlm.cli import classifier, models, runs, talk, text, tokens
+from indexlm.cli import classifier, compare, curves, evaluation, models, runs, talk, text, tokens
 from indexlm.errors import DamagedError, StoppedError, UserError
 
 app = typer.Typer(
@@ -45,7 +45,9 @@ train.command("pretrain")(runs.pretrain)
 train.command("sft")(runs.sft)
 train.command("dpo")(runs.dpo)
 app.command("finetune")(runs.finetune)
-app.command("eval")(models.evaluate)
+app.command("eval")(evaluation.evaluate)
+app.command("compare")(compare.compare)
+app.command("curve")(curves.curve)
 app.command("chat")(talk.chat)
 app.add_typer(character, name="character")
 character.command("create")(talk.character_create)

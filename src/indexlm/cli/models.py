@@ -1,4 +1,4 @@
-"""Verbs of a model folder: judge it, check it, bring it into another form."""
+"""Verbs of a model folder: check it, bring it into another form."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -31,14 +31,6 @@ class Number(StrEnum):
     Q4_K_M = "q4_k_m"
 
 
-class Beyond(StrEnum):
-    """What `eval --beyond` takes: RoPE as it is, or stretched for the length."""
-
-    REFUSE = "refuse"
-    PLAIN = "plain"
-    NTK = "ntk"
-
-
 class Bits(StrEnum):
     """What `quantise --to` takes."""
 
@@ -46,97 +38,6 @@ class Bits(StrEnum):
     Q4_K_M = "q4_k_m"
     INT8 = "int8"
     INT4 = "int4"
-
-
-def evaluate(
-    model: Annotated[Path, typer.Argument(help="model folder, e.g. runs/tiny/models/base")],
-    text: Annotated[Path, typer.Option("--data", help="a folder that `data refine` made")],
-    tasks: Annotated[
-        str, typer.Option(help="of bits_per_byte, starter, needle; several with a comma")
-    ] = "bits_per_byte,starter",
-    limit: Annotated[int, typer.Option(min=1, help="items of each kind of the starter test")] = 300,
-    lengths: Annotated[
-        str, typer.Option(help="needle: tokens, e.g. 1024,4096; default: window")
-    ] = "",
-    depths: Annotated[
-        str, typer.Option(help="needle: places in the text, percent")
-    ] = "0,25,50,75,100",
-    items: Annotated[int, typer.Option(min=1, help="needle: items of each cell")] = 8,
-    beyond: Annotated[
-        Beyond, typer.Option(help="needle: how lengths past the trained window are run")
-    ] = Beyond.REFUSE,
-    factor: Annotated[
-        float | None, typer.Option(min=1, help="needle: of NTK scaling, 8 by default as reported")
-    ] = None,
-    chat: Annotated[bool, typer.Option("--chat", help="needle: ask in the chat format")] = False,
-    seed: Annotated[int, typer.Option(help="draws the items")] = 1234,
-    out: Annotated[Path | None, typer.Option("--out", help="folder for results.json")] = None,
-) -> None:
-    """Bits per byte on held-out text, the starter test, the needle test.
-
-    needle hides a line with a code in text of exactly so many tokens and asks for it: is the right
-    code the likeliest of eight (choice), and is it what the model would write (recall)?
-    """
-    from indexlm.evals.longcontext import Grid
-    from indexlm.evals.runner import evaluate as score
-    from indexlm.evals.runner import results_table
-    from indexlm.export import forms
-    from indexlm.records import fingerprint, publish, write_json
-    from indexlm.serve.engine import Engine
-    from indexlm.stages.inputs import held_out_entries, held_out_texts
-    from indexlm.text.refined import verify_refined
-
-    wanted = tasks.split(",")
-    if unknown := sorted(set(wanted) - {"bits_per_byte", "starter", "needle"}):
-        raise UserError(f"no task {unknown[0]!r}; the tasks are bits_per_byte, starter, needle")
-    sizes, places = _whole_numbers("--lengths", lengths), _whole_numbers("--depths", depths)
-    stretched = beyond is not Beyond.REFUSE
-    for option, given in (("--lengths", lengths), ("--chat", chat), ("--beyond", stretched)):
-        if given and "needle" not in wanted:
-            raise UserError(f"{option} is for the needle test; add it: --tasks {tasks},needle")
-    if factor is not None and beyond is not Beyond.NTK:
-        raise UserError(f"--factor {factor:g} is of NTK scaling; add --beyond ntk")
-    if "needle" in wanted:
-        Grid(sizes or [1], places, items, seed=seed)  # refuses what is no grid
-    if out is not None:
-        check_new(out)
-    manifest = verify_refined(text)
-    engine = Engine.load(model)
-    name, texts, results = model.resolve().name, held_out_texts(text), {}
-    if set(wanted) != {"needle"}:
-        held_out = texts if "bits_per_byte" in wanted else {}
-        entries = held_out_entries(text) if "starter" in wanted else []
-        results = score(engine.model, engine.tokenizer, held_out, entries, limit, seed)
-        typer.echo(results_table({name: results}))
-    if "needle" in wanted:
-        from indexlm.evals.longcontext import REPORT_FACTOR, needle_table, needle_test
-
-        grid = Grid(sizes or [engine.context], places, items, seed=seed)
-        languages: dict[str, list[str]] = {}
-        for tier, documents in texts.items():
-            languages.setdefault(tier.split("_")[0], []).extend(documents)
-        results["needle"] = needle_test(
-            engine.model,
-            engine.tokenizer,
-            languages,
-            grid,
-            chat=chat,
-            beyond=beyond.value,
-            factor=factor or REPORT_FACTOR,
-        )
-        typer.echo(needle_table(results["needle"]))
-    if out is not None:
-        asked = [wanted, limit, seed, sizes, places, items, beyond.value, factor, chat]
-        made_from = fingerprint(manifest.fingerprint, forms.identity(model), asked)
-        with publish(out, made_from) as folder:
-            write_json(folder / "results.json", {name: results})
-
-
-def _whole_numbers(option: str, listed: str) -> list[int]:
-    try:
-        return [int(number) for number in listed.split(",") if number]
-    except ValueError as error:
-        raise UserError(f"{option} {listed}: write whole numbers with commas, 256,1024") from error
 
 
 def verify(

@@ -8,7 +8,7 @@ are the units of the standard errors: a difference inside its error is no loss.
 Memory is both models, one batch, and `CHUNK_FLOATS` logits of each in float64 with a few copies
 (200 MB). Two models of the released shape in float32 take 17 GB.
 
-Shapes: B rows, T positions, N scored positions, D width, V vocabulary, U units.
+Shapes: N scored ids, P different positions they are asked of, D width, V vocabulary, U units.
 """
 
 import math
@@ -18,21 +18,21 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from indexlm.errors import UserError
+from indexlm.evals.prefix_tree import Targets, make_plan
 from indexlm.evals.scoring import (
     BATCH_TOKENS,
     CHUNK_FLOATS,
     Row,
-    Window,
-    batches,
-    cut_windows,
     encode_documents,
     evaluating,
-    gather,
+    new_past,
+    read_pass,
 )
-from indexlm.evals.tasks import KINDS, STYLES, HeldOutEntry, Item, build_items, score_items
+from indexlm.evals.starter import KINDS, STYLES, HeldOutEntry, Item, build_items, score_items
 from indexlm.model.transformer import Transformer
 from indexlm.records import Progress
 from indexlm.tokens.tokenizer import EOS, Tokenizer
@@ -178,40 +178,42 @@ def _read_documents(
     documents = encode_documents(tokenizer, texts)
     rows = [Row([EOS, *ids, EOS], 1) for ids in documents]
     context = min(model.config.context, other.config.context)
-    windows = [
-        window
-        for number, row in enumerate(rows)
-        for window in cut_windows(number, len(row.ids) - 1, 0, context)
-    ]
-    windows.sort(key=lambda window: window.end - window.start, reverse=True)
+    plan = make_plan(rows, context, batch_tokens, share=True)
     tokens_U = np.array([len(row.ids) - 1 for row in rows])
     bytes_U = np.array([len(text.encode()) for text in texts])
     original_U, changed_U, same_U, divergence_U, furthest_U = np.zeros((5, len(rows)))
-    progress = Progress("comparing", len(windows))
+    # Scored ids stand one document after the other.
+    document_of_slot = np.repeat(np.arange(len(rows)), tokens_U)
+    progress = Progress("comparing", plan.computed)
     with ExitStack() as modes:
         for network in (model, other):
             modes.enter_context(evaluating(network))
-        for batch in batches(windows, batch_tokens):
-            found = _compare_batch(model, other, rows, batch)
-            document_N = np.repeat(
-                [window.row for window in batch], [w.end - w.scored for w in batch]
+        pasts = [new_past(network, plan) for network in (model, other)]
+        for one in plan.passes:
+            hidden, changed = (
+                read_pass(network, one, past) for network, past in zip((model, other), pasts)
             )
+            found = _compare_pass(model, other, hidden, changed, one.targets)
+            document_N = document_of_slot[one.targets.slots]
             np.add.at(original_U, document_N, found.original)
             np.add.at(changed_U, document_N, found.changed)
             np.add.at(same_U, document_N, found.same)
             np.add.at(divergence_U, document_N, found.divergence)
             np.maximum.at(furthest_U, document_N, found.divergence)
-            progress.advance(len(batch))
+            progress.advance(len(one.ids))
     progress.close()
     return Documents(original_U, changed_U, same_U, divergence_U, furthest_U, tokens_U, bytes_U)
 
 
-def _compare_batch(
-    model: Transformer, other: Transformer, rows: Sequence[Row], batch: Sequence[Window]
+def _compare_pass(
+    model: Transformer,
+    other: Transformer,
+    hidden_PD: Tensor,
+    changed_PD: Tensor,
+    targets: Targets,
 ) -> Positions:
-    ids_BT, scored_BT, target_N = gather(rows, batch, next(model.parameters()).device)
-    hidden_ND = model(ids_BT)[scored_BT]
-    changed_ND = other(ids_BT)[scored_BT]
+    of_N, target_N = (torch.from_numpy(x).to(hidden_PD.device) for x in (targets.of, targets.ids))
+    hidden_ND, changed_ND = hidden_PD[of_N], changed_PD[of_N]
     chunk = max(1, CHUNK_FLOATS // model.config.vocab_size)
     found = []
     for start in range(0, len(target_N), chunk):

@@ -1,32 +1,51 @@
-"""A model's results as one plain dictionary, several models as one table, one step as one point.
+"""A model's results as one plain dictionary, several models as one table.
 
 Everything is drawn from the seed by generators of its own: an evaluation in the middle of a
-training run leaves the global random state, the mode and the gradients as they were.
+training run leaves the global random state, the mode and the gradients as they were. Processes that
+work together share out documents and items.
+
+Shapes: N documents or items, O options.
 """
 
+import hashlib
+import math
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
 
 from indexlm.evals.baselines import Bigram, xz_bits_per_byte
-from indexlm.evals.scoring import BitsPerByte, bits_per_byte, combined
-from indexlm.evals.tasks import (
+from indexlm.evals.scoring import BitsPerByte, Row, combined, encode_documents, score_rows
+from indexlm.evals.starter import (
     CHANCE,
     KINDS,
+    OPTIONS,
     STYLES,
     HeldOutEntry,
+    Item,
     build_items,
+    item_lines,
     score_items,
     summarise,
 )
+from indexlm.evals.table import aligned
 from indexlm.model.transformer import Transformer
-from indexlm.tokens.tokenizer import Tokenizer
+from indexlm.runtime import rank, ranks, summed
+from indexlm.tokens.tokenizer import EOS, Tokenizer
 
 HeldOut = Mapping[str, Sequence[str]]
 """`<language>_<tier>` -> documents."""
 
-CURVE_BYTES = 8_000
-"""Held-out text per tier in a point of the curve: about 13,000 tokens where there are six."""
+
+class Evaluation(NamedTuple):
+    """`results` are what a reader asks for; `lines` are what they were computed from, a list for
+    each file that a comparison of two models reads, one for each document or item. Plain values.
+    """
+
+    results: dict[str, Any]
+    lines: dict[str, list[dict[str, Any]]]
 
 
 def evaluate(
@@ -37,19 +56,121 @@ def evaluate(
     items: int,
     seed: int,
 ) -> dict[str, Any]:
+    """The results of `evaluate_lines` alone."""
+    return evaluate_lines(model, tokenizer, held_out, entries, items, seed).results
+
+
+def evaluate_lines(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    held_out: HeldOut,
+    entries: Sequence[HeldOutEntry],
+    items: int,
+    seed: int,
+) -> Evaluation:
     """Bits per byte by `<language>_<tier>` and by language, and the starter test.
 
-    `items` is per kind. The result holds plain values: {"bits_per_byte": {name: {"value", "bits",
-    "bytes", "tokens", "documents"}}, "starter": as `tasks.summarise`}.
+    Results: {"bits_per_byte": {name: {"value", "bits", "bytes", "tokens", "documents"}}, "starter":
+    as `starter.summarise`}; lines: "bits_per_byte" and "starter". `items` is per kind.
+
+    Every process of several gets the result of all; each needs the whole model for that. A sharded
+    one, of which all have to make every pass together, is scored by all on everything.
     """
+    return evaluate_items(model, tokenizer, held_out, build_items(entries, items, seed))
+
+
+def evaluate_items(
+    model: Transformer, tokenizer: Tokenizer, held_out: HeldOut, test: Sequence[Item]
+) -> Evaluation:
+    """`evaluate_lines` where the items of the starter test are made already."""
+    documents = score_documents(model, tokenizer, held_out)
+    scores = _shared_scores(model, tokenizer, test)
     parts = {
-        name: bits_per_byte(model, tokenizer, texts) for name, texts in held_out.items() if texts
+        name: BitsPerByte(
+            sum(line["bits"] for line in lines),
+            sum(line["bytes"] for line in lines),
+            sum(line["tokens"] for line in lines),
+            len(lines),
+        )
+        for name, lines in documents.items()
     }
-    test = build_items(entries, items, seed)
+    return Evaluation(
+        {"bits_per_byte": _bits_by_name(parts), "starter": summarise(test, scores)},
+        {
+            "bits_per_byte": [line for lines in documents.values() for line in lines],
+            "starter": item_lines(test, scores),
+        },
+    )
+
+
+def score_documents(
+    model: Transformer, tokenizer: Tokenizer, held_out: HeldOut
+) -> dict[str, list[dict[str, Any]]]:
+    """Name -> a line for each document: {"subject" (the name), "id" (its number), "text_sha256",
+    "bits", "bytes", "tokens"}. Names without a document are left out.
+
+    `bits` pay for all tokens and the end mark, as in `scoring.bits_per_byte`.
+    """
+    named = {name: texts for name, texts in held_out.items() if texts}
+    # Every process encodes all: what is wrong with a text is an error in each, and none waits.
+    rows = [
+        Row([EOS, *ids, EOS], 1)
+        for texts in named.values()
+        for ids in encode_documents(tokenizer, texts)
+    ]
+    own = _dealt(model, [len(row.ids) for row in rows])
+    bits_N = np.zeros(len(rows))
+    for number, score in zip(own, score_rows(model, [rows[number] for number in own]).scores):
+        bits_N[number] = -float(score.logprobs.sum()) / math.log(2)
+    found = iter(zip(rows, _collected(model, bits_N).tolist()))
     return {
-        "bits_per_byte": _bits_by_name(parts),
-        "starter": summarise(test, score_items(model, tokenizer, test)),
+        name: [
+            {
+                "subject": name,
+                "id": str(number),
+                "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
+                "bits": bits,
+                "bytes": len(text.encode()),
+                "tokens": len(row.ids) - 1,
+            }
+            for number, (text, (row, bits)) in enumerate(zip(texts, found))
+        ]
+        for name, texts in named.items()
     }
+
+
+def _shared_scores(
+    model: Transformer, tokenizer: Tokenizer, items: Sequence[Item]
+) -> dict[str, np.ndarray]:
+    """`starter.score_items`, the items shared out among the processes."""
+    own = _dealt(model, [len(item.context) + sum(map(len, item.options)) for item in items])
+    found = score_items(model, tokenizer, [items[number] for number in own])
+    scores = {}
+    for style in STYLES:
+        score_NO = np.zeros((len(items), OPTIONS))
+        score_NO[own] = found[style]
+        scores[style] = _collected(model, score_NO)
+    return scores
+
+
+def _dealt(model: Transformer, sizes: Sequence[int]) -> list[int]:
+    """Numbers of what this process scores, of `sizes` each: about as much as the others."""
+    order = sorted(range(len(sizes)), key=lambda number: sizes[number], reverse=True)
+    return order[rank() :: ranks()] if _usable_alone(model) else order
+
+
+def _collected(model: Transformer, values: np.ndarray) -> np.ndarray:
+    """What all processes found, where each has left 0 for what it was not dealt."""
+    return summed(torch.from_numpy(values)).numpy() if _usable_alone(model) else values
+
+
+def _usable_alone(model: Transformer) -> bool:
+    """Whether a process can make passes that the others do not make."""
+    if ranks() == 1:
+        return True
+    from torch.distributed.tensor import DTensor
+
+    return not any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
 def baseline_results(
@@ -68,35 +189,6 @@ def baseline_results(
         "bigram": {"bits_per_byte": _bits_by_name(parts), "starter": {}},
         "xz -9e": {"bits_per_byte": packed, "starter": {}},
     }
-
-
-def curve_point(
-    model: Transformer,
-    tokenizer: Tokenizer,
-    held_out: HeldOut,
-    entries: Sequence[HeldOutEntry],
-    items: int,
-    seed: int,
-    max_bytes: int = CURVE_BYTES,
-) -> dict[str, float]:
-    """A cheap `evaluate`, flat for a line of metrics: the same subset at every step.
-
-    Keys are `bits_per_byte/<language>` and `starter/<kind>/<style>/accuracy` or `.../margin`.
-    """
-    subset = {
-        name: sample_text(texts, max_bytes, f"{seed}/{name}") for name, texts in held_out.items()
-    }
-    result = evaluate(model, tokenizer, subset, entries, items, seed)
-    point = {
-        f"bits_per_byte/{language}": result["bits_per_byte"][language]["value"]
-        for language in _by_language(subset)
-        if language in result["bits_per_byte"]
-    }
-    for kind, scores in result["starter"].items():
-        for style in STYLES:
-            for measure in ("accuracy", "margin"):
-                point[f"starter/{kind}/{style}/{measure}"] = scores[style][measure]
-    return point
 
 
 def within_chance(accuracy: float, items: int) -> bool:
@@ -121,12 +213,7 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         for style in STYLES if counts else ():
             label = f"  {kind} {style} ({'/'.join(map(str, sorted(counts)))} items)"
             rows.append([label, *(_accuracy_cell(score, style) for score in scores)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(results) + 1)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
-        for row in rows
-    ]
-    return "\n".join([*(line.rstrip() for line in lines), "~ within chance (95%)"])
+    return f"{aligned(rows)}\n~ within chance (95%)"
 
 
 def _bits_by_name(parts: Mapping[str, BitsPerByte]) -> dict[str, dict[str, float]]:

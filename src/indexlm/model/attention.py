@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from indexlm.model.config import ModelConfig
 from indexlm.model.rope import rotate
+from indexlm.model.tree_attention import Looks, attend_in_tree
 
 QUERIES = 128
 """Queries of a block of `attend_within_documents`. With 64, rows of 256 with 4 heads took 2% more
@@ -34,6 +35,9 @@ class LayerCache:
         end = start + keys_BHTN.shape[2]
         self.keys_BHSN[:, :, start:end] = keys_BHTN
         self.values_BHSN[:, :, start:end] = values_BHTN
+        return self.until(end)
+
+    def until(self, end: int) -> tuple[Tensor, Tensor]:
         return self.keys_BHSN[:, :, :end], self.values_BHSN[:, :, :end]
 
 
@@ -48,6 +52,10 @@ class Sight:
     starts_BT: Tensor | None = None
     """First position that each looks at, on a CPU with packed rows; then there is no mask."""
     start: int = 0
+    tree: bool = False
+    """The row is a packed tree: a cache goes before it and does not take it in."""
+    looks: Looks | None = None
+    """How a CPU takes the tree apart; then there is no mask."""
 
 
 class Attention(nn.Module):
@@ -71,7 +79,13 @@ class Attention(nn.Module):
         q_BHTN = rotate(self._heads(q_BTD), sight.cos, sight.sin)
         k_BHSN = rotate(self._heads(k_BTE), sight.cos, sight.sin)
         v_BHSN = self._heads(v_BTE)
-        if cache is not None:
+        if sight.looks is not None:
+            past = cache.until(sight.start) if cache is not None else None
+            return self.o_proj(attend_in_tree(q_BHTN, k_BHSN, v_BHSN, past, sight.looks))
+        if cache is not None and sight.tree:
+            past_BHPN = cache.until(sight.start)
+            k_BHSN, v_BHSN = (torch.cat(x, 2) for x in zip(past_BHPN, (k_BHSN, v_BHSN)))
+        elif cache is not None:
             k_BHSN, v_BHSN = cache.append(sight.start, k_BHSN, v_BHSN)
         out_BHTN = functional.scaled_dot_product_attention(
             q_BHTN,

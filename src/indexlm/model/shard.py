@@ -15,6 +15,8 @@ Shape suffixes: V vocabulary, D width, R rows of the head on this process.
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -96,6 +98,38 @@ def arrange(
 def _beside(parameter: nn.Parameter) -> nn.Parameter:
     """Another leaf of the graph over the same storage."""
     return nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+
+
+@contextmanager
+def gathered(worker: Transformer) -> Iterator[Transformer]:
+    """The network that `arrange` laid out, whole on every process as long as this lasts.
+
+    To look at, not to train: its weights have no gradient, and are those that the forward pass of
+    `worker` multiplies with, in the dtype of the arithmetic. Processes enter and leave together;
+    in between each makes the passes that it likes. It takes the memory of all weights in that
+    dtype, on every device.
+    """
+    if not isinstance(worker, FSDPModule):
+        yield worker
+        return
+    sharded = [module for module in worker.modules() if isinstance(module, FSDPModule)]
+    with torch.device("meta"):
+        plain = Transformer(worker.config)
+    try:
+        for module in sharded:
+            module.unshard()
+        weights = {name: weight.detach() for name, weight in worker.named_parameters()}
+        dtype = weights["model.norm.weight"].dtype
+        with torch.no_grad():
+            # The rows as they multiply: normalised in float32, then cast, as in training.
+            weights["lm_head.weight"] = worker.lm_head.matrix().to(dtype)
+        plain.lm_head.normalise, plain.lm_head.scale = False, 1.0
+        plain.load_state_dict(weights, assign=True)
+        plain.requires_grad_(False)
+        yield plain
+    finally:
+        for module in sharded:
+            module.reshard()
 
 
 def bring_back(worker: Transformer, model: Transformer) -> None:

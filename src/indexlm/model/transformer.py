@@ -25,6 +25,7 @@ from indexlm.model.attention import (
 from indexlm.model.config import ModelConfig
 from indexlm.model.norm_head import NormHead
 from indexlm.model.rope import rotations
+from indexlm.model.tree_attention import Tree
 
 
 class _Gated(torch.autograd.Function):
@@ -160,30 +161,38 @@ class Transformer(nn.Module):
         positions_BT: Tensor | None = None,
         documents_BT: Tensor | None = None,
         cache: Cache | None = None,
+        tree: Tree | None = None,
     ) -> Tensor:
         """Hidden states after the final norm, [B, T, D].
 
         `documents_BT` names the document of each position: attention stays inside it and -1 is
         padding. `positions_BT` restarts at 0 in every document; without it 0..T-1. With a `cache`
-        the ids continue what it has seen.
+        the ids continue what it has seen. One row may be a `tree` of sequences packed together;
+        they continue what the cache has seen, which it stays with.
         """
         start = cache.seen if cache is not None else 0
         length = ids_BT.shape[1]
-        assert start + length <= self.config.context, (
-            f"{start + length} positions in a window of {self.config.context}"
+        longest = start + (length if tree is None else tree.depth)
+        assert longest <= self.config.context, (
+            f"{longest} positions in a window of {self.config.context}"
         )
-        if positions_BT is None:
-            positions_BT = torch.arange(start, start + length, device=ids_BT.device)[None]
         starts_BT, mask = None, None
         if documents_BT is not None:
-            assert cache is None, "packed documents are not generated from"
+            assert cache is None and tree is None, "packed documents are not gone on from"
             starts_BT = starts_of_documents(documents_BT)
             if ids_BT.device.type != "cpu":
                 # The fused kernels there take a mask.
                 mask = mask_within_documents(starts_BT)
                 starts_BT = None
+        elif tree is not None:
+            assert positions_BT is None and len(ids_BT) == 1
+            positions_BT = tree.positions(start, ids_BT.device)
+            if ids_BT.device.type != "cpu":
+                mask = tree.mask(start, ids_BT.device)
         elif cache is not None:
             mask = _mask(cache, length)
+        if positions_BT is None:
+            positions_BT = torch.arange(start, start + length, device=ids_BT.device)[None]
         x_BTD = self.model.embed_tokens(ids_BT)
         cos_BTN, sin_BTN = rotations(positions_BT, self.config.head_dim, self.config.rope_base)
         sight = Sight(
@@ -192,10 +201,12 @@ class Transformer(nn.Module):
             mask_BTS=_additive(mask, x_BTD.dtype),
             starts_BT=starts_BT,
             start=start,
+            tree=tree is not None,
+            looks=tree.looks(x_BTD.dtype) if tree is not None and mask is None else None,
         )
         for index, block in enumerate(self.model.layers):
             x_BTD = block(x_BTD, sight, cache.layers[index] if cache is not None else None)
-        if cache is not None:
+        if cache is not None and tree is None:
             cache.seen += length
         return self.model.norm(x_BTD)
 

@@ -7,7 +7,8 @@ from typing import Any
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from indexlm.evals.tasks import KINDS, STYLES
+from indexlm.evals.starter import KINDS, STYLES
+from indexlm.report.emergence import Curves
 from indexlm.report.figures import (
     PALETTE,
     chance_band,
@@ -23,6 +24,8 @@ from indexlm.report.run_files import text_order
 
 Metrics = Mapping[str, Sequence[Mapping[str, Any]]]
 """Stage -> the lines of its `metrics.jsonl`."""
+
+Points = Mapping[str, Sequence[tuple[float, Mapping[str, float]]]]
 
 PRETRAINING = ("trunk", "base", "pure")
 BRANCHES = ("base", "pure")
@@ -99,26 +102,40 @@ def preference(metrics: Metrics, stages: Sequence[str]) -> Html:
         return page.svg("Loss, log-ratios, accuracy and learning rate of " + " and ".join(stages))
 
 
-def scored(metrics: Metrics) -> dict[str, list[tuple[float, Mapping[str, float]]]]:
-    """Stage -> (pre-training tokens seen, scores); a branch begins with its trunk's last point."""
-    points: dict[str, list[tuple[float, Mapping[str, float]]]] = {}
-    tokens_before = sum(column(metrics["trunk"], "tokens"))
+def scored(metrics: Metrics) -> Curves:
+    """The evaluations inside pre-training."""
+    lines = []
     for name in PRETRAINING:
-        start = 0 if name == "trunk" else tokens_before
-        seen = accumulate(column(metrics[name], "tokens"), initial=start)
-        own = [
-            (tokens, entry["scores"])
-            for tokens, entry in zip(list(seen)[1:], metrics[name])
-            if "scores" in entry
-        ]
-        joint = points["trunk"][-1:] if name in BRANCHES and own else []
-        points[name] = joint + own
-    return points
+        seen = accumulate(column(metrics[name], "tokens"), initial=_tokens_before(metrics, name))
+        for tokens, entry in zip(list(seen)[1:], metrics[name]):
+            if "scores" in entry:
+                phase = "decay" if name in BRANCHES else "stable"
+                point = {"stage": name, "step": entry["step"] + 1, "tokens": tokens}
+                lines.append(point | {"phase": phase, "scores": entry["scores"]})
+    begun = [name for name in BRANCHES if metrics[name]]
+    return Curves(lines, {name: _tokens_before(metrics, name) for name in begun})
+
+
+def _tokens_before(metrics: Metrics, stage: str) -> float:
+    """What a branch's trunk has read until it leaves it."""
+    if stage not in BRANCHES or not metrics[stage]:
+        return 0.0
+    first = metrics[stage][0]["step"]
+    return float(sum(entry["tokens"] for entry in metrics["trunk"] if entry["step"] < first))
+
+
+def _by_stage(metrics: Metrics) -> Points:
+    """Stage -> (pre-training tokens seen, scores); a branch begins with its trunk's last point."""
+    curves = scored(metrics)
+    return {
+        name: [(curves.at(each), each["scores"]) for each in lines]
+        for name, lines in curves.stages().items()
+    }
 
 
 def capability_bits(metrics: Metrics) -> Html:
     """Bits per byte of each language over pre-training tokens."""
-    points = scored(metrics)
+    points = _by_stage(metrics)
     keys = _keys(points, "bits_per_byte/")
     keys.sort(key=lambda key: text_order(key.split("/")[1]))
     with drawing("capability bits", 3.1) as page:
@@ -135,7 +152,7 @@ def capability_choice(metrics: Metrics, measure: str, items: Mapping[str, int]) 
 
     The `items` of each kind give the band that guessing explains in 19 of 20 runs.
     """
-    points = scored(metrics)
+    points = _by_stage(metrics)
     kinds = [kind for kind in KINDS if _keys(points, f"starter/{kind}/")]
     with drawing(f"capability {measure}", 2.2 * len(kinds) + 0.5) as page:
         share = {"sharex": True, "sharey": measure == "accuracy"}
@@ -202,15 +219,13 @@ def _layer_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {name: {"label": name, **styles[name]} for name in styles if name in names}
 
 
-def _keys(
-    points: Mapping[str, Sequence[tuple[float, Mapping[str, float]]]], prefix: str
-) -> list[str]:
+def _keys(points: Points, prefix: str) -> list[str]:
     return sorted({k for stage in points.values() for _, s in stage for k in s if prefix in k})
 
 
 def _capability(
     axes: Any,
-    points: Mapping[str, Sequence[tuple[float, Mapping[str, float]]]],
+    points: Points,
     key: str,
     branching: float | None,
     last: bool = True,
@@ -229,9 +244,8 @@ def _capability(
 
 
 def _branching_tokens(metrics: Metrics) -> float | None:
-    """Tokens of the whole trunk, None before a branch has begun."""
-    begun = any(metrics[name] for name in BRANCHES)
-    return float(sum(column(metrics["trunk"], "tokens"))) if begun else None
+    """Tokens at the first step of the decay branches, None before there is one."""
+    return min(scored(metrics).decay_from.values(), default=None)
 
 
 def _branching_step(metrics: Metrics) -> float | None:

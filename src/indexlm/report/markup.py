@@ -6,6 +6,7 @@ only `Html`, which the functions here return, goes in as it is.
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 
 class Html(str):
@@ -58,6 +59,25 @@ def figure(svg: Html, english: str, chinese: str) -> Html:
     """A drawing with its caption in both languages."""
     caption = sentence("figcaption", english, chinese)
     return element("figure", element("div", svg, class_="scroll"), caption)
+
+
+def fact(label: Html, value: str, more: str) -> Html:
+    """One headline figure, for a `<dl class="facts">`."""
+    small = element("small", more)
+    return element("div", element("dt", label), element("dd", value, small))
+
+
+def document(title: str, *body: Html) -> str:
+    """A whole page with its style inside."""
+    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
+    head = element(
+        "head",
+        Html('<meta charset="utf-8">'),
+        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        element("title", title),
+        element("style", Html(style)),
+    )
+    return f"<!doctype html>\n{element('html', head, element('body', *body), lang='en')}\n"
 
 
 def number(value: float, places: int = 0) -> str:

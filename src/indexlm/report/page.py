@@ -7,13 +7,24 @@ printed and read in ten years. A part of the run that does not exist yet leaves 
 from pathlib import Path
 
 from indexlm.records import clock
-from indexlm.report import data, path, provenance, scores, training, writing
-from indexlm.report.markup import Html, both, element, megabytes, number, sentence, short
+from indexlm.report import benchmarks, data, path, provenance, scores, training, writing
+from indexlm.report.markup import (
+    Html,
+    both,
+    document,
+    element,
+    fact,
+    megabytes,
+    number,
+    sentence,
+    short,
+)
 from indexlm.report.run_files import RunFiles, read_run, text_order
 
 SECTIONS = (
     ("path", both("The path of the data", "数据之路"), path.path),
     ("scores", both("Scores", "成绩"), scores.scores),
+    ("benchmarks", both("Benchmarks", "基准评测"), benchmarks.benchmarks),
     ("training", both("Training", "训练"), training.training),
     ("capabilities", both("Capabilities over tokens", "能力曲线"), training.capabilities),
     ("gradients", both("Gradients by layer", "各层梯度"), training.gradients),
@@ -44,17 +55,8 @@ def report_page(files: RunFiles) -> str:
         element("section", element("h2", heading), content, id=name)
         for name, heading, content in parts
     ]
-    style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
-    head = element(
-        "head",
-        Html('<meta charset="utf-8">'),
-        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        element("title", f"indexlm · {files.recipe.name}"),
-        element("style", Html(style)),
-    )
     top = _header(files, element("nav", *contents))
-    body = element("body", top, element("main", *sections), _footer())
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+    return document(f"indexlm · {files.recipe.name}", top, element("main", *sections), _footer())
 
 
 def _header(files: RunFiles, contents: Html) -> Html:
@@ -75,7 +77,7 @@ def _facts(files: RunFiles) -> Html:
     """The headline figures that the run has."""
     model, metrics = files.recipe.model, files.metrics
     facts = [
-        _fact(
+        fact(
             both("Parameters", "参数量"),
             short(model.parameters),
             f"{short(model.non_embedding_parameters)} without embedding and head",
@@ -85,7 +87,7 @@ def _facts(files: RunFiles) -> Html:
         kept = sum(size["bytes"] for size in files.funnel["kept"].values())
         read = files.funnel["steps"][0]["bytes"]
         facts.append(
-            _fact(
+            fact(
                 both("Clean text", "清洗后文本"),
                 f"{megabytes(kept)} MB",
                 f"of {megabytes(read)} MB read",
@@ -94,7 +96,7 @@ def _facts(files: RunFiles) -> Html:
     if metrics["base"]:
         trunk, decay = (sum(e["tokens"] for e in metrics[name]) for name in ("trunk", "base"))
         facts.append(
-            _fact(
+            fact(
                 both("Pre-training tokens", "预训练词元"),
                 short(trunk + decay),
                 f"{short(trunk)} stable + {short(decay)} decay",
@@ -104,7 +106,7 @@ def _facts(files: RunFiles) -> Html:
         bits = files.results["base"]["bits_per_byte"]
         languages = sorted((name for name in bits if "_" not in name), key=text_order)
         facts.append(
-            _fact(
+            fact(
                 both("Base, bits per byte", "base 每字节比特"),
                 " / ".join(number(bits[name]["value"], 2) for name in languages),
                 " / ".join(languages) + ", held-out text",
@@ -112,13 +114,8 @@ def _facts(files: RunFiles) -> Html:
         )
     if files.costs:
         seconds = sum(cost["seconds"] for name, cost in files.costs.items() if name != "report")
-        facts.append(_fact(both("Wall time", "总用时"), clock(seconds), "all stages"))
+        facts.append(fact(both("Wall time", "总用时"), clock(seconds), "all stages"))
     return element("dl", *facts, class_="facts")
-
-
-def _fact(label: Html, value: str, more: str) -> Html:
-    small = element("small", more)
-    return element("div", element("dt", label), element("dd", value, small))
 
 
 def _footer() -> Html:

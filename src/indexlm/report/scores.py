@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from indexlm.evals.runner import within_chance
-from indexlm.evals.tasks import CHANCE, KINDS, STYLES
+from indexlm.evals.starter import CHANCE, KINDS, STYLES
 from indexlm.report.curves import STYLE_NAMES
 from indexlm.report.figures import PALETTE, chance_band, drawing
 from indexlm.report.markup import (

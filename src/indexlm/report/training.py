@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from indexlm.evals.tasks import KINDS
-from indexlm.report import curves
+from indexlm.evals.starter import KINDS
+from indexlm.report import curves, emergence
 from indexlm.report.markup import Html, both, element, figure, join, number, sentence
 from indexlm.report.run_files import PAIRS, RunFiles
 
@@ -79,7 +79,8 @@ def _shares(files: RunFiles, stages: Sequence[str]) -> list[Html]:
 
 def capabilities(files: RunFiles) -> Html:
     """What the model could do after how many tokens, from the evaluations inside pre-training."""
-    known = {key for stage in curves.scored(files.metrics).values() for _, s in stage for key in s}
+    scored = curves.scored(files.metrics)
+    known = {key for each in scored.lines for key in each["scores"]}
     if not known:
         return Html("")
     parts = [
@@ -106,6 +107,8 @@ def capabilities(files: RunFiles) -> Html:
                 "正确项得分减最强错误项得分，先于准确率变化。",
             ),
         ]
+    judged = emergence.judge(scored, starter=False)
+    parts += [emergence.choices(scored, judged, starter=False), emergence.jumps(scored, judged)]
     return join(*parts)
 
 

@@ -2,22 +2,93 @@
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
+from indexlm.config import EvalConfig, Recipe
+from indexlm.errors import UserError
 from indexlm.records import publish, verify, write_json
 from indexlm.stages import inputs
+from indexlm.stages.data import files_state
 
 if TYPE_CHECKING:
+    from indexlm.evals.curves import Curve
+    from indexlm.evals.task import Task
     from indexlm.pipeline import Run
+    from indexlm.tokens.tokenizer import Tokenizer
 
 log = logging.getLogger("indexlm")
 
 MODELS = ("base", "pure", "chat", "character")
+WORK = "evals.work"
+"""Folder of a run: finished parts of benchmarks."""
 ROLE_QUERIES = ("先生有何妙计？", "曹操兴兵来犯，如何是好？", "丞相近来安好？")
 
 
+def benchmarks_of(
+    config: EvalConfig, part: Literal["tasks", "curve_tasks"]
+) -> "list[tuple[Task, Path]]":
+    """The tasks that are set, each with the folder of its files.
+
+    Raises UserError for a task that is none or is named twice, and for files that are not there.
+    """
+    from indexlm.evals.sources import find_source
+    from indexlm.evals.task import read_task
+
+    found: dict[str, tuple[Task, Path]] = {}
+    for name in config.tasks if part == "tasks" else config.curve_tasks:
+        task = read_task(name)
+        if task.name in found:
+            raise UserError(f"evals.{part} names {task.name!r} twice; leave one out")
+        assert config.benchmarks is not None
+        find_source(task, Path(config.benchmarks))
+        found[task.name] = task, Path(config.benchmarks)
+    return list(found.values())
+
+
+def benchmark_files(recipe: Recipe) -> list[Any]:
+    """What tells the files that the end of a recipe is evaluated on from others."""
+    config = recipe.evals
+    return files_state([config.benchmarks]) if config.benchmarks and config.tasks else []
+
+
+def curve_state(recipe: Recipe) -> list[Any]:
+    """What tells the capability curve of one trunk from another's; its weights are the same."""
+    config = recipe.evals
+    state: list[Any] = [config.curve_items]
+    if config.benchmarks and config.curve_tasks:
+        state += [config.curve_tasks, config.curve_limit, config.overflow]
+        state += files_state([config.benchmarks])
+    return state
+
+
+def curve_of(recipe: Recipe, text: Path, tokenizer: "Tokenizer") -> "Curve":
+    """What a point of the capability curve is made of; `text` is a refined folder."""
+    from indexlm.evals.curves import Curve, read_questions
+
+    config = recipe.evals
+    return Curve(
+        tokenizer,
+        inputs.held_out_texts(text),
+        inputs.held_out_entries(text),
+        config.curve_items,
+        recipe.seed,
+        read_questions(
+            benchmarks_of(config, "curve_tasks"),
+            tokenizer,
+            recipe.model.context,
+            config.curve_limit,
+            config.overflow,
+        ),
+    )
+
+
 def evals(run: "Run") -> None:
-    """Write `results.json` (scores) and `samples.json` (texts) into the run's `evals`."""
+    """Write `results.json` (scores) and `samples.json` (texts) into the run's `evals`.
+
+    Parts of benchmarks are kept in `evals.work` until then: a stop costs one of them.
+    """
     from indexlm.evals.baselines import train_bigram
     from indexlm.evals.runner import baseline_results, evaluate, results_table
     from indexlm.serve.engine import Engine
@@ -39,6 +110,8 @@ def evals(run: "Run") -> None:
             run.recipe.evals.items,
             run.recipe.seed,
         )
+        if run.recipe.evals.tasks:
+            results[name]["tasks"] = _benchmarks(run, name, engine)
         samples[name] = _samples(engine, name, run.recipe.seed)
         log.info(f"evals: {name} done")
     shards = read_shards(run.path("tokens"), engine.tokenizer)
@@ -56,6 +129,28 @@ def evals(run: "Run") -> None:
         write_json(folder / "results.json", results)
         write_json(folder / "samples.json", samples)
         write_json(folder / "compression.json", _compression(run, held_out))
+    shutil.rmtree(run.path(WORK), ignore_errors=True)
+
+
+def _benchmarks(run: "Run", name: str, engine: Any) -> dict[str, Any]:
+    """The scores of model `name` on all tasks, as `indexlm eval` has them in its results; without
+    the seconds, so that the same run leaves the same bytes."""
+    from indexlm.evals.benchmark import Settings, run_benchmarks
+    from indexlm.evals.benchmark_table import benchmark_table
+    from indexlm.evals.kept import Kept
+    from indexlm.export import forms
+
+    config, work = run.recipe.evals, run.path(WORK)
+    work.mkdir(exist_ok=True)
+    kept = Kept(work, forms.identity(run.path(f"models/{name}")))
+    settings = Settings(limit=config.limit, overflow=config.overflow)
+    tasks = benchmarks_of(config, "tasks")
+    outcome = run_benchmarks(engine.model, engine.tokenizer, tasks, settings, kept)
+    log.info(f"evals: {name}\n{benchmark_table(outcome.tasks)}")
+    for task in outcome.tasks.values():
+        for prompt in task["prompts"].values():
+            del prompt["seconds"]
+    return outcome.tasks
 
 
 def _samples(engine: Any, name: str, seed: int) -> dict[str, Any]:

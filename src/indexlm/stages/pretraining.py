@@ -90,13 +90,14 @@ def _pretrain(
 
 
 def _curve(run: "Run") -> Any:
-    """The capability evaluation inside pre-training: a fixed small subset."""
-    from indexlm.evals.runner import curve_point
+    """The capability evaluation inside pre-training."""
+    from indexlm.model.shard import gathered
+    from indexlm.stages.evaluation import curve_of
 
-    held_out = inputs.held_out_texts(run.path("text"))
-    entries = inputs.held_out_entries(run.path("text"))
-    tokenizer = inputs.tokenizer_of(run)
-    settings = run.recipe.evals
-    return lambda model: curve_point(
-        model, tokenizer, held_out, entries, settings.curve_items, run.recipe.seed
-    )
+    curve = curve_of(run.recipe, run.path("text"), inputs.tokenizer_of(run))
+
+    def evaluate(worker: "Transformer") -> dict[str, float]:
+        with gathered(worker) as model:
+            return curve.point(model).scores
+
+    return evaluate

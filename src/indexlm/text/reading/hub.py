@@ -6,6 +6,7 @@ the login that say who asks (HF_TOKEN, HF_ENDPOINT, `hf auth login`).
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,25 +28,27 @@ class Dataset:
     license: str
 
 
-def fetch(asked: str, downloads: Path) -> Dataset:
+def fetch(
+    asked: str, downloads: Path, patterns: Sequence[str] = (), place: str = "text.inputs"
+) -> Dataset:
     """The files of `OWNER/NAME[:SUBFOLDER]` that can be read, in `downloads`/hub.
 
-    The license is what the dataset's card states, empty where it states none. Raises UserError for
-    a name that is none or is unknown, terms that were not accepted, no network, no such files, and
-    a missing `huggingface_hub`.
+    Only those whose paths match one of `patterns`, where there are any; `place` is the setting that
+    messages name. The license is what the dataset's card states, empty where it states none.
+    Raises UserError for a name that is none or is unknown, terms that were not accepted, no
+    network, no such files, and a missing `huggingface_hub`.
     """
     name, _, inside = asked.partition(":")
     inside = inside.strip("/")
     if not _NAME.fullmatch(name) or ".." in inside.split("/"):
         raise UserError(
-            f"text.inputs: hub:{asked} is no dataset; write hub:OWNER/NAME or "
-            "hub:OWNER/NAME:SUBFOLDER"
+            f"{place}: hub:{asked} is no dataset; write hub:OWNER/NAME or hub:OWNER/NAME:SUBFOLDER"
         )
-    root = _download(name, inside, downloads / "hub")
+    root = _download(name, inside, downloads / "hub", patterns, place)
     folder = root / inside
     if not folder.is_dir():
         raise UserError(
-            f"text.inputs: hub:{asked}: the dataset has no {KNOWN} in a folder {inside!r}; look at "
+            f"{place}: hub:{asked}: the dataset has no {KNOWN} in a folder {inside!r}; look at "
             f"its files and name another, or leave it out"
         )
     terms = license_of(root / CARD)
@@ -53,44 +56,45 @@ def fetch(asked: str, downloads: Path) -> Dataset:
     return Dataset(root, folder, name, terms)
 
 
-def _download(name: str, inside: str, cache: Path) -> Path:
+def _download(name: str, inside: str, cache: Path, patterns: Sequence[str], place: str) -> Path:
     try:
         from huggingface_hub import errors, snapshot_download
     except ImportError as error:
         raise UserError(
-            f"text.inputs: hub:{name} needs `huggingface_hub`: pip install 'indexlm[hub]'"
+            f"{place}: hub:{name} needs `huggingface_hub`: pip install 'indexlm[hub]'"
         ) from error
     prefix = f"{inside}/" if inside else ""
     endings = [f".{kind}{packed}" for kind in KINDS for packed in ("", *COMPRESSED)]
+    wanted = patterns or [f"{prefix}*{ending}" for ending in endings]
     try:
         return Path(
             snapshot_download(
                 name,
                 repo_type="dataset",
                 cache_dir=cache,
-                allow_patterns=[CARD, *(f"{prefix}*{ending}" for ending in endings)],
+                allow_patterns=[CARD, *wanted],
             )
         )
     except errors.GatedRepoError as error:
         raise UserError(
-            f"text.inputs: hub:{name} is given to those who accept its terms: accept them on its "
+            f"{place}: hub:{name} is given to those who accept its terms: accept them on its "
             "page, then log in with `hf auth login` or set HF_TOKEN"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise UserError(
-            f"text.inputs: the hub has no dataset {name}, or it is private; check the name, or log "
+            f"{place}: the hub has no dataset {name}, or it is private; check the name, or log "
             "in with `hf auth login`"
         ) from error
     except errors.LocalEntryNotFoundError as error:
         raise UserError(
-            f"text.inputs: hub:{name} is not downloaded and the hub cannot be reached "
+            f"{place}: hub:{name} is not downloaded and the hub cannot be reached "
             f"({_cause(error)}); connect and run the same command again"
         ) from error
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise UserError(
-            f"text.inputs: the download of hub:{name} failed ({_cause(error)}); the same command "
+            f"{place}: the download of hub:{name} failed ({_cause(error)}); the same command "
             "goes on where it stopped"
         ) from error
 

@@ -10,6 +10,8 @@ word. Without that rule, picking the option with most characters of the word ans
 items of the starter corpus and measures copying.
 """
 
+import hashlib
+import json
 import math
 import random
 from collections.abc import Sequence
@@ -118,6 +120,34 @@ def summarise(items: Sequence[Item], scores: dict[str, np.ndarray]) -> dict[str,
         for style in STYLES:
             summary[kind][style] = _accuracy_and_margin(scores[style][chosen], answers)
     return summary
+
+
+def item_lines(items: Sequence[Item], scores: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """A line of plain values for each item, for a comparison of two models: {"subject" (its kind),
+    "id", "prompt_sha256" (of context and options), "answer", "scores" and "choices" by style}.
+
+    The choice is None where the best two options tie.
+    """
+    lines = []
+    for number, item in enumerate(items):
+        asked = json.dumps([item.context, NEUTRAL, *item.options], ensure_ascii=False)
+        by_style = {style: scores[style][number] for style in STYLES}
+        lines.append(
+            {
+                "subject": item.kind,
+                "id": item.id,
+                "prompt_sha256": hashlib.sha256(asked.encode()).hexdigest(),
+                "answer": item.answer,
+                "scores": {style: score_O.tolist() for style, score_O in by_style.items()},
+                "choices": {style: _choice(score_O) for style, score_O in by_style.items()},
+            }
+        )
+    return lines
+
+
+def _choice(score_O: np.ndarray) -> int | None:
+    best = np.flatnonzero(score_O == score_O.max())
+    return int(best[0]) if len(best) == 1 else None
 
 
 def _item(entry: HeldOutEntry, pool: Sequence[HeldOutEntry], rng: random.Random) -> Item | None:

@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from indexlm.evals import tasks
-from indexlm.evals.tasks import (
+from indexlm.evals import starter
+from indexlm.evals.starter import (
     CHANCE,
     MAX_SHARED_PAIRS,
     NEUTRAL,
@@ -14,6 +14,7 @@ from indexlm.evals.tasks import (
     HeldOutEntry,
     Item,
     build_items,
+    item_lines,
     score_items,
     shared_characters,
     summarise,
@@ -104,8 +105,8 @@ def test_each_style_normalises_as_it_says(
 ) -> None:
     item = items[0]
     scores = score_items(model, tokenizer, [item])
-    told = tasks.loglikelihood(model, tokenizer, [(item.context, o) for o in item.options])
-    alone = tasks.loglikelihood(model, tokenizer, [(NEUTRAL, o) for o in item.options])
+    told = starter.loglikelihood(model, tokenizer, [(item.context, o) for o in item.options])
+    alone = starter.loglikelihood(model, tokenizer, [(NEUTRAL, o) for o in item.options])
     for place, option in enumerate(item.options):
         logprob = told[place].logprob
         tokens, size = len(tokenizer.encode(option)), len(option.encode())
@@ -134,3 +135,19 @@ def test_a_model_that_knows_and_one_that_guesses(items: list[Item]) -> None:
         assert abs(guess["accuracy"] - CHANCE) < 4 * guess["standard_error"]
         assert guess["margin"] < 0
         assert summary["pmi"]["accuracy"] == 0
+
+
+def test_lines_say_which_option_was_chosen(items: list[Item]) -> None:
+    """None where the best two tie: a model that tells nothing apart has chosen nothing."""
+    scores = {style: np.random.default_rng(0).normal(size=(len(items), 4)) for style in STYLES}
+    scores["pmi"][:, 1:] = scores["pmi"][:, :1]
+    lines = item_lines(items, scores)
+    assert [line["id"] for line in lines] == [item.id for item in items]
+    summary = summarise(items, scores)
+    for kind, found in summary.items():
+        own = [line for line in lines if line["subject"] == kind]
+        for style in ("per_token", "pmi"):
+            right = [line["choices"][style] == line["answer"] for line in own]
+            assert sum(right) / len(own) == found[style]["accuracy"]
+    assert all(line["choices"]["pmi"] is None for line in lines)
+    assert len({line["prompt_sha256"] for line in lines}) == len(lines)
