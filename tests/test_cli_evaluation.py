@@ -389,3 +389,29 @@ def test_benchmarks_of_the_hub_are_downloaded_once_and_nothing_else_of_them(
     assert "letters" in out
     message = refused(tmp_path, *asked[:3], "cmmlu", *asked[4:], changes=True, **reach)
     assert "the hub has no files of cmmlu" in message
+
+
+def test_what_lies_where_pieces_are_kept_is_not_taken_away(place: Path) -> None:
+    (place / "own.work" / "album").mkdir(parents=True)
+    (place / "own.work" / "album" / "photo.txt").write_text("sea", encoding="utf-8")
+    ask = ["eval", "wide", "--data", "data", "--tasks", "mmlu", "--limit", "2", "--out", "own"]
+    assert "holds album, which is none" in refused(place, *ask, how=run_here)
+
+
+def test_options_that_nothing_asked_for_uses_are_refused_before_the_work(place: Path) -> None:
+    ask = ["eval", "wide", "--data", "data", "--tasks"]
+    message = refused(place, *ask, "mine.toml", "--beside", "report", "--out", "s", how=run_here)
+    assert "nothing is published of rivers" in message
+    for option in (("--depths", "50"), ("--items", "3")):
+        assert f"{option[0]} is for the needle test" in refused(
+            place, *ask, "mmlu", *option, how=run_here
+        )
+
+
+def test_a_benchmark_of_ones_own_does_not_pass_for_another(place: Path) -> None:
+    named = MINE.replace('name = "rivers"', 'name = "mmlu"')
+    (place / "named.toml").write_text(named, encoding="utf-8")
+    message = refused(
+        place, "eval", "wide", "--data", "data", "--tasks", "named.toml", how=run_here
+    )
+    assert "a task that is built in" in message

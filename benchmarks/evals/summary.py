@@ -42,6 +42,11 @@ def tables(results: Path) -> str:
     return "\n\n".join(parts)
 
 
+def _items(one: Found) -> str:
+    told = f"{one['items']:,}"
+    return told if one["limit"] is None else f"{told} (first {one['limit']} a subject)"
+
+
 def _parity(found: Sequence[Found]) -> str:
     header = ["point", "lm-eval's task", "items", "prompts that differ", "choices that differ"]
     header += ["log-likelihoods", "largest difference", "mean"]
@@ -53,7 +58,7 @@ def _parity(found: Sequence[Found]) -> str:
             (
                 one["point"],
                 one["harness"].rpartition(" ")[2],
-                f"{one['items']:,}",
+                _items(one),
                 str(_prompts_that_differ(one)),
                 str(one["mismatches"]["choices"]),
                 f"{one['log_likelihoods']:,}",

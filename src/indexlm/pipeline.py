@@ -98,7 +98,7 @@ STEPS: dict[str, Step] = {
         ("evals",),
         ("base", "pure", "chat", "character"),
         ("evals",),
-        evaluation.benchmark_files,
+        evaluation.evaluated_files,
     ),
     "report": Step(evaluation.report, (), ("evals",), ("report",)),
 }

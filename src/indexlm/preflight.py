@@ -12,7 +12,7 @@ from indexlm.errors import UserError
 from indexlm.plan import check_continuation_memory, check_memory, check_schedules
 from indexlm.records import verify
 from indexlm.settings import load_recipe
-from indexlm.stages.evaluation import benchmarks_of
+from indexlm.stages.evaluation import check_benchmarks
 from indexlm.text.conversations import read_conversations
 from indexlm.text.document import LABELS, TIERS
 from indexlm.text.jsonl import read_jsonl
@@ -38,9 +38,8 @@ def check_before(recipe: AnyRecipe) -> None:
         )
     if isinstance(recipe, Recipe):
         check_memory(recipe)
-        # A task that is none must not show after the text is made.
-        benchmarks_of(recipe.evals, "tasks")
-        benchmarks_of(recipe.evals, "curve_tasks")
+        # What is wrong with a benchmark must not show after days of training.
+        check_benchmarks(recipe.evals)
     else:
         check_parent(recipe)
 

@@ -137,7 +137,7 @@ def ranks() -> int:
 def from_first(make: Callable[[], T]) -> T:
     """What `make` gives on the first process, on all of them; plain values that can be pickled.
 
-    It is also where the others wait for the first one. What it raises is raised by all.
+    The others wait for the first one, and it not for them. What it raises is raised by all.
     """
     if ranks() == 1:
         return make()
@@ -161,6 +161,15 @@ def from_first(make: Callable[[], T]) -> T:
     if held[1] is not None:
         raise mine or held[1]
     return held[0]
+
+
+def wait_for_all() -> None:
+    """No process goes on before all have come here. (`from_first` lets the first one go early:
+    from 8 processes on it hands its word on through others.)"""
+    if ranks() > 1:
+        import torch.distributed as dist
+
+        dist.barrier()
 
 
 def summed(values: "torch.Tensor") -> "torch.Tensor":

@@ -84,7 +84,7 @@ def test_each_option_is_scored_as_by_itself(
         if letters:
             assert told.unconditional is None
         else:
-            alone = [reference(network, tokenizer, "Answer:", o, []) for o in each.continuations]
+            alone = [reference(network, tokenizer, "Answer:", o, ids) for o in each.continuations]
             assert told.unconditional == pytest.approx([logprob for logprob, _ in alone], abs=1e-4)
 
 
@@ -214,16 +214,18 @@ def test_an_option_longer_than_the_window_cannot_be_scored(
         answer(network, tokenizer, [item], overflow=overflow, fewer=[[item]])
 
 
+@pytest.mark.parametrize("fewer", [False, True])
 def test_an_option_that_joins_its_prompt_leaves_nothing_to_score(
-    network: Transformer, tokenizer: Tokenizer
+    network: Transformer, tokenizer: Tokenizer, fewer: bool
 ) -> None:
-    """As "the riv" and "er" are one word to the tokenizer."""
+    """As "the riv" and "er" are one word to the tokenizer, and `the` one piece less than ` th`."""
     joined = [
         (word[:at], word[at:])
         for line in EN
         for word in line.split()
         for at in range(1, len(word))
-        if len(tokenizer.encode(word)) <= len(tokenizer.encode(word[:at]))
+        if (len(tokenizer.encode(word)) < len(tokenizer.encode(word[:at]))) == fewer
+        and len(tokenizer.encode(word)) <= len(tokenizer.encode(word[:at]))
     ]
     context, option = joined[0]
     item = replace(asked(2, "What?"), context=context, continuations=(option, " B"))

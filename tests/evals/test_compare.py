@@ -40,7 +40,8 @@ def document(name: str, number: int, bits: float, size: int = 100) -> Line:
 
 def saved(folder: Path, items: dict[str, Sequence[Line]], **changes: Any) -> Path:
     model = {"name": folder.name, "fingerprint": "0123456789", "vocab_size": 640}
-    content = {"format": 1, "model": model, "tasks": {}, **changes}
+    settings = {"limit": None, "start": "none", "overflow": "refuse"}
+    content = {"format": 1, "model": model, "settings": settings, "tasks": {}, **changes}
     with publish(folder, "test") as partial:
         write_json(partial / "results.json", content)
         (partial / "items").mkdir()
@@ -238,7 +239,9 @@ def test_what_cannot_be_compared_is_told(compared: Callable[..., dict[str, Any]]
         compared(both, both, ways=["per_token"])
     found = compared({**both, "ceval.letters": lines}, both)
     assert found["notes"][0] == "only in A: ceval.letters"
-    assert "no bits per byte" in found["notes"][1]
+    assert len(found["notes"]) == 1
+    one_has = compared({**both, "bits_per_byte": [document("en", 1, 80.0)]}, both)
+    assert "no bits per byte" in one_has["notes"][-1]
 
 
 def test_cut_prompts_and_other_vocabularies_are_told(tmp_path: Path) -> None:
@@ -282,3 +285,18 @@ def test_the_table_shows_both_models(compared: Callable[..., dict[str, Any]]) ->
     for name, value in (("both", "8"), ("only B", "3"), ("neither", "9")):
         end = head.index(name) + len(name)
         assert row[:end].endswith(value)
+
+
+def test_a_changed_setting_is_no_better_model(tmp_path: Path) -> None:
+    lines = {"mmlu.letters": [item(n, [-1.0, -2.0]) for n in range(4)]}
+    one = read_results(saved(tmp_path / "one", lines))
+    asked = {"limit": None, "start": "end-mark", "overflow": "refuse"}
+    other = read_results(saved(tmp_path / "other", lines, settings=asked))
+    with pytest.raises(UserError, match=r"--start none.*--start end-mark"):
+        compare(one, other)
+    cut = read_results(
+        saved(tmp_path / "cut", lines, settings={**asked, "start": "none"} | {"overflow": "cut"})
+    )
+    assert any(
+        "--overflow refuse for A and cut for B" in note for note in compare(one, cut)["notes"]
+    )

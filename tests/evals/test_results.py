@@ -17,6 +17,7 @@ from indexlm.evals.items import Item
 from indexlm.evals.results import (
     guessed,
     item_line,
+    macro_score,
     marks,
     prompt_scores,
     score,
@@ -237,10 +238,59 @@ def test_the_higher_of_both_styles_is_printed_only_as_that() -> None:
     assert "higher of both" not in benchmark_table(results(letters=letters))
     both = results(letters=letters, contents=contents([True, True, False, True] * 10))
     assert higher_of_both(both["rivers"]) == ("contents", "per_token")
-    said = (
-        "rivers, higher of both styles (as the report prints it): 75.0 ±6.9 (contents, per token)"
+    said = "higher of both styles (as the report prints it): 75.0 ±6.9 (contents, per token)"
+    assert f"mmlu, {said}" in benchmark_table({"mmlu": both["rivers"]})
+    # The report knows of no rivers.
+    assert "higher of both" not in benchmark_table(both)
+
+
+def test_the_higher_of_both_styles_is_that_of_the_means_of_the_subjects() -> None:
+    """As the report prints them: here letters are ahead over all items."""
+    letters = prompt_scores(TASK, [*lines("sea", [True] * 30), *lines("lake", [False] * 10)])
+    spread = [
+        item_line(subject, answered(n, [-1, -2] if n % 3 else [-2, -1]), "contents")
+        for subject, count in (("sea", 30), ("lake", 10))
+        for n in range(count)
+    ]
+    other = prompt_scores(TASK, spread)
+    assert letters["micro"]["scores"]["logprob"]["accuracy"] == 0.75
+    assert higher_of_both(results(letters=letters, contents=other)["rivers"]) == (
+        *("contents", "per_token"),
     )
-    assert said in benchmark_table(both)
+
+
+def test_a_tie_is_right_where_the_choice_is() -> None:
+    tied = [item_line("sea", answered(n, [-1, -1, -2], answer=n % 3), "letters") for n in range(3)]
+    chosen = [line["choices"]["logprob"] == line["answer"] for line in tied]
+    assert marks(tied, "logprob").right.tolist() == chosen == [True, False, False]
+
+
+def test_errors_and_intervals_of_some_items_by_hand() -> None:
+    three = score(marks_of([True, True, True, False], [4] * 4))
+    # Wilson 1927: (p + z2/2n ± z sqrt(p(1-p)/n + z2/4n2)) / (1 + z2/n) with p = 3/4, n = 4.
+    assert three["interval"] == pytest.approx([0.30064, 0.95441], abs=1e-5)
+    assert three["standard_error"] == pytest.approx(0.25)
+    halves = prompt_scores(TASK, [*lines("sea", [True, False] * 2), *lines("lake", [True, False])])
+    macro = halves["macro"]["scores"]["logprob"]
+    assert macro["accuracy"] == 0.5
+    assert macro["standard_error"] == pytest.approx(math.sqrt(0.25 / 3 + 0.25 / 1) / 2)
+    reach = 1.959964 * math.sqrt(0.25 / 4 + 0.25 / 2) / 2
+    assert macro["interval"] == pytest.approx([0.5 - reach, 0.5 + reach], abs=1e-6)
+
+
+def test_the_interval_of_a_mean_of_tiny_subjects_holds_the_truth() -> None:
+    """One item of each subject is always all right or all wrong."""
+    draw, held = random.Random(3), 0
+    for _ in range(200):
+        parts = [marks_of([draw.random() < 0.7], [4]) for _ in range(40)]
+        low, high = macro_score(parts)["interval"]
+        held += low <= 0.7 <= high
+    assert held >= 185
+
+
+def test_the_mean_of_one_subject_is_that_subject() -> None:
+    one = prompt_scores(TASK, lines("sea", [True] * 9 + [False] * 11))
+    assert one["macro"]["scores"] == one["micro"]["scores"]
 
 
 def test_published_scores_stand_under_ones_own() -> None:

@@ -33,7 +33,7 @@ def compare(
     if out is not None:
         check_new(out)
     asked = {
-        name: [each for each in listed.split(",") if each]
+        name: [each.strip() for each in listed.split(",") if each.strip()]
         for name, listed in (("tasks", tasks), ("ways", ways))
     }
     one, other = read_results(a), read_results(b)

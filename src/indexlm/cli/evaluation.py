@@ -84,8 +84,8 @@ Prompts = Annotated[
     str,
     typer.Option(
         help="benchmarks: letters (A, B, C, D after the options are shown), contents (each option "
-        "itself), or letters-report and contents-report, the set-up of the Index-1.9B report "
-        "[letters,contents]"
+        "itself), or letters-report and, of ARC and HellaSwag, contents-report, the set-up of the "
+        "Index-1.9B report [letters,contents]"
     ),
 ]
 Shots = Annotated[
@@ -102,8 +102,9 @@ StartOption = Annotated[
 OverflowOption = Annotated[
     Overflow,
     typer.Option(
-        help="benchmarks: prompts longer than the window: refuse them, cut their left end off as "
-        "lm-eval does, or leave out examples as OpenCompass does"
+        help="benchmarks: prompts longer than the window (five examples in one of 256 tokens): "
+        "refuse them, cut their left end off as lm-eval does, or leave out examples as OpenCompass "
+        "does"
     ),
 ]
 BySubject = Annotated[
@@ -117,8 +118,8 @@ Beside = Annotated[
     ),
 ]
 Lengths = Annotated[str, typer.Option(help="needle: tokens, e.g. 1024,4096; default: window")]
-Depths = Annotated[str, typer.Option(help="needle: places in the text, percent")]
-Items = Annotated[int, typer.Option(min=1, help="needle: items of each cell")]
+Depths = Annotated[str, typer.Option(help="needle: places in the text, percent [0,25,50,75,100]")]
+Items = Annotated[int | None, typer.Option(min=1, help="needle: items of each cell [8]")]
 BeyondOption = Annotated[
     Beyond, typer.Option(help="needle: how lengths past the trained window are run")
 ]
@@ -132,9 +133,9 @@ Out = Annotated[
     Path | None,
     typer.Option(
         "--out",
-        help="folder for results.json, every item's answer, the table and a page to look at; what "
-        "is finished is kept in OUT.work on the way, and the same command goes on there. Without "
-        "--out a run that is interrupted starts anew",
+        help="folder for results.json, every item's answer, the table and, of benchmarks, a page "
+        "to look at; what is finished is kept in OUT.work on the way, and the same command goes on "
+        "there. Without --out a run that is interrupted starts anew",
     ),
 ]
 
@@ -152,8 +153,8 @@ def evaluate(
     by_subject: BySubject = False,
     beside: Beside = "",
     lengths: Lengths = "",
-    depths: Depths = "0,25,50,75,100",
-    items: Items = 8,
+    depths: Depths = "",
+    items: Items = None,
     beyond: BeyondOption = Beyond.REFUSE,
     factor: Factor = None,
     chat: Chat = False,
@@ -187,17 +188,20 @@ def evaluate(
     if not benchmarks:
         _refuse(tasks, "mmlu", _benchmark_options(settings, by_subject, beside))
     if "needle" not in names:
-        _refuse(tasks, "needle", {"--lengths": lengths, "--beyond": beyond})
+        own = {"--lengths": lengths, "--depths": depths, "--items": items or ""}
+        _refuse(tasks, "needle", own | {"--beyond": beyond})
     if not {"needle", "generation"} & set(names):
         _refuse(tasks, "needle", {"--chat": chat})
     stretch = {"chat": chat, "beyond": beyond.value, "factor": _factor(factor, beyond)}
     sizes = _whole_numbers("--lengths", lengths)
-    grid = Grid(sizes or [1], _whole_numbers("--depths", depths), items, seed=seed)
+    places = _whole_numbers("--depths", depths or "0,25,50,75,100")
+    grid = Grid(sizes or [1], places, items or 8, seed=seed)
+    shown = _published(beside, [task.name for task in benchmarks])
     if out is not None:
         check_new(out)
     text, placed = _places(data or [], text_tasks, benchmarks)
     asked = Asked(model, text_tasks, text, placed, settings, grid, not sizes, stretch, seed)
-    score(asked, _device(device), out, by_subject=by_subject, beside=_published(beside))
+    score(asked, _device(device), out, by_subject=by_subject, beside=shown)
 
 
 def _listed(names: str) -> list[str]:
@@ -246,6 +250,11 @@ def _benchmarks(names: Sequence[str]) -> "list[Task]":
                 "is named by its file, which ends in .toml"
             )
         task = read_task(name)
+        if name.endswith(".toml") and task.name in builtin_tasks():
+            raise UserError(
+                f"{name} is called {task.name!r} as a task that is built in, and its scores would "
+                "pass for that one's; give it a name of its own"
+            )
         if task.name in tasks or task.name in TEXT_TASKS:
             raise UserError(f"{name} is called {task.name!r} as another task is; change its name")
         tasks[task.name] = task
@@ -298,13 +307,19 @@ def _places(
     return (used[0] if on_text else None), placed
 
 
-def _published(beside: str) -> list[str] | None:
+def _published(beside: str, tasks: Sequence[str]) -> list[str] | None:
     """Names of the models whose published scores are shown; None for no such table."""
     from indexlm.evals.benchmark_table import read_published
 
     if not beside:
         return None
-    known = list(read_published()["scores"])
+    published = read_published()
+    if not set(tasks) & set(published["tasks"]):
+        raise UserError(
+            f"--beside {beside}: nothing is published of {', '.join(tasks)}; there are scores of "
+            + ", ".join(published["tasks"])
+        )
+    known = list(published["scores"])
     if beside == "report":
         return known
     for name in _listed(beside):

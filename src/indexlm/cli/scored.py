@@ -1,6 +1,7 @@
 """What `eval` does once it is known what is asked: score, show, and leave a folder of results."""
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ from indexlm.runtime import (
     processes,
     rank,
     start_threads,
+    wait_for_all,
 )
 from indexlm.serve.engine import Engine, Sampling
 from indexlm.stages.inputs import held_out_entries, held_out_texts
@@ -44,6 +46,8 @@ from indexlm.stages.inputs import held_out_entries, held_out_texts
 FORMAT = 1
 """Of results.json."""
 STARTER_ITEMS = 300
+PIECE = re.compile(r"\.lock|\.?[0-9a-f]{64}\.json(\.partial)?")
+"""Names of files in the folder of finished pieces."""
 MOST_SHOWN = 5
 """Of the subjects that could not be scored, in the message."""
 
@@ -119,7 +123,9 @@ def score(
             )
             from_first(lambda: _write(scored, out, made_from))
             if rank() == 0:
-                shutil.rmtree(work)
+                # Only what was put there.
+                for piece in work.glob("*.json"):
+                    piece.unlink()
 
 
 @contextmanager
@@ -131,6 +137,12 @@ def _work_folder(out: Path | None) -> Iterator[Path]:
             if out is None:
                 return stack.enter_context(tempfile.TemporaryDirectory())
             folder = out.with_name(f"{out.name}.work")
+            others = [path for path in folder.glob("*") if not PIECE.fullmatch(path.name)]
+            if others:
+                raise UserError(
+                    f"{folder} is where finished pieces are kept, and it holds {others[0].name}, "
+                    "which is none; move it away, or name another --out"
+                )
             stack.enter_context(only_writer(folder))
             return str(folder)
 
@@ -138,7 +150,7 @@ def _work_folder(out: Path | None) -> Iterator[Path]:
         try:
             yield folder
             # Nobody takes it away from under the others.
-            from_first(lambda: None)
+            wait_for_all()
         finally:
             if out is not None and rank() == 0 and not any(folder.glob("*.json")):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -231,7 +243,7 @@ def _add_safety(scored: Scored, engine: Engine, kept: Kept) -> None:
         return from_first(lambda: safety_test(*network, written)._asdict())
 
     found = kept.made(judged, "safety")
-    scored.results["text"]["safety"] = found["results"]
+    scored.results["text"]["safety"] = found["results"] | {"device": "cpu"}
     scored.lines |= found["lines"]
     scored.tables.append(safety_table(found["results"]))
 
@@ -260,7 +272,7 @@ def _add_generation(scored: Scored, asked: Asked, engine: Engine, kept: Kept) ->
         return from_first(lambda: generation_test(engine.tokenizer, written, kind))
 
     found = kept.made(counted, "generation", kind, asked.seed)
-    scored.results["text"]["generation"] = found
+    scored.results["text"]["generation"] = found | {"device": "cpu"}
     scored.tables.append(generation_table(found))
 
 
@@ -290,10 +302,12 @@ def _told(scored: Scored, work: Path | None) -> str:
         for prompt in found["prompts"].values()
         for subject in prompt["subjects"]
     }
+    count = f"{len(failed)} of {len(failed) + len(parts)} subjects"
+    if not parts:
+        return f"{count} could not be scored\n  " + "\n  ".join(lines)
     left = f"{len(parts)} others are scored"
     if work is None:
         left += "; with --out they would be kept, and the same command would go on"
     else:
         left += f" and kept in {work}; put this right, and the same command goes on"
-    count = f"{len(failed)} of {len(failed) + len(parts)} subjects"
     return f"{count} could not be scored, {left}\n  " + "\n  ".join(lines)

@@ -23,11 +23,13 @@ from indexlm.evals.scoring import BATCH_TOKENS
 from indexlm.evals.task import Prompt, Task
 from indexlm.model.transformer import Transformer
 from indexlm.records import Progress, fingerprint
-from indexlm.runtime import from_first, rank, ranks
+from indexlm.runtime import rank, ranks, wait_for_all
 from indexlm.tokens.tokenizer import Tokenizer
 
 log = logging.getLogger("indexlm")
 
+MOST_TOLD = 5
+"""Subjects without a score that are told of one by one."""
 PART_ITEMS = 500
 """A kill costs a part at most. Their few examples are computed once in each: 3% more than in one
 piece, in the largest subjects of MMLU."""
@@ -109,26 +111,29 @@ def run_benchmarks(
         Benchmark(task, data, asked, _subjects(task, data, some, settings.limit, failed))
         for (task, data), asked, some in zip(tasks, prompts, names)
     ]
-    for name, why in failed.items():
+    for name, why in list(failed.items())[:MOST_TOLD]:
         log.warning(f"{name} is left out: {why}")
+    if len(failed) > MOST_TOLD:
+        log.warning(f"and {len(failed) - MOST_TOLD} subjects more")
     parts = [part for benchmark in benchmarks for part in _parts(benchmark, settings)]
     todo = [part for part in parts if not _finished(kept.read(part.key))]
     if len(todo) < len(parts):
         log.info(f"{len(parts) - len(todo)} of {len(parts)} parts are finished already")
     # Everyone has seen the same parts finished before anyone finishes more.
-    from_first(lambda: None)
+    wait_for_all()
     own = shared_out([part.size for part in todo], ranks())[rank()]
+    told: list[str] = []
     progress = Progress("benchmarks, characters", sum(todo[number].size for number in own))
     try:
         for number in own:
             part = todo[number]
-            _work(model, tokenizer, part, settings, kept, _within(progress, part.size))
+            _work(model, tokenizer, part, settings, kept, _within(progress, part.size), told)
     except KeyboardInterrupt as error:
         raise StoppedError(
             f"stopped; what is finished is kept in {kept.folder}, and the same command goes on"
         ) from error
     progress.close()
-    from_first(lambda: None)
+    wait_for_all()
     return _outcome(benchmarks, parts, settings, kept, failed)
 
 
@@ -195,7 +200,8 @@ def _parts(benchmark: Benchmark, settings: Settings) -> Iterator[_Part]:
             for at in range(0, len(subject.items), PART_ITEMS):
                 items = subject.items[at : at + PART_ITEMS]
                 part = replace(subject, items=items, examples=subject.examples[:shots])
-                key = fingerprint(task, how, subject.name, data_sha256([part]))
+                places = [item.place for item in items]
+                key = fingerprint(task, how, subject.name, data_sha256([part]), places)
                 yield _Part(benchmark, name, part, key)
 
 
@@ -222,8 +228,9 @@ def _work(
     settings: Settings,
     kept: Kept,
     advance: Callable[[float], None],
+    told: list[str],
 ) -> None:
-    """Score a part and keep it; of one that cannot be scored, keep why."""
+    """Score a part and keep it; of one that cannot be scored, keep why, and tell of the first."""
     began = time.monotonic()
     prompt = part.benchmark.prompts[part.prompt]
     shots = _shots(prompt, settings)
@@ -244,7 +251,9 @@ def _work(
         )
     except UserError as error:
         name = f"{part.benchmark.task.name}/{part.subject.name}"
-        log.warning(f"{name} is left out, asked with {part.prompt}: {error}")
+        if len(told) < MOST_TOLD:
+            log.warning(f"{name} is left out, asked with {part.prompt}: {error}")
+        told.append(name)
         kept.write({"failed": str(error)}, part.key)
         return
     lines = [item_line(part.subject.name, each, prompt.style) for each in answers.answered]

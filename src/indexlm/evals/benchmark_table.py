@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from indexlm.errors import UserError
+from indexlm.evals.table import aligned
 
 PUBLISHED = Path(__file__).parent / "published.toml"
 WAY_NAMES = {
@@ -40,9 +41,10 @@ def benchmark_table(tasks: Mapping[str, Any], *, by_subject: bool = False) -> st
         if by_subject:
             for prompt, part in task["prompts"].items():
                 rows += _parts_rows(name, prompt, part)
-    lines = [_aligned(rows, left=3), NOTE]
+    lines = [aligned(rows, left=3), NOTE]
     for name, task in tasks.items():
-        if (best := higher_of_both(task)) is not None:
+        best = higher_of_both(task) if name in read_published()["tasks"] else None
+        if best is not None:
             prompt, way = best
             shown = _cell(task["prompts"][prompt]["macro"]["scores"][way]).strip()
             lines.append(f"{name}, {HIGHER}: {shown} ({prompt}, {WAY_NAMES[way]})")
@@ -87,7 +89,7 @@ def published_table(tasks: Mapping[str, Any], model: str, names: Sequence[str] =
     rows.append([f"{model} (here)", *(_own(tasks[published["tasks"][at]]) for at in columns)])
     for name in names or scores:
         rows.append([name, *(f"{scores[name][at]:.1f}" for at in columns)])
-    return f"{_aligned(rows, left=1)}\n{published['title']}"
+    return f"{aligned(rows, left=1)}\n{published['title']}"
 
 
 @cache
@@ -153,16 +155,3 @@ def _counts(name: str, task: Mapping[str, Any]) -> Iterator[str]:
         if part["cut"]:
             said += f"; {part['cut']:,} prompts were longer than the window"
         yield said
-
-
-def _aligned(rows: Sequence[Sequence[str]], left: int) -> str:
-    """The first `left` columns to the left, the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

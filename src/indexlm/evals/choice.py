@@ -143,7 +143,7 @@ def encode(
         if _longest(rows[number]) > room or any(row.first < 1 for row in rows[number]):
             raise UserError(_too_long(asked[number], rows[number], room, overflow))
     neutral = [each for each in asked if each.neutral is not None]
-    alone = iter(_neutral_rows(tokenizer, neutral, room))
+    alone = iter(_neutral_rows(tokenizer, neutral, start, room))
     cut = set(long)
     return [
         Encoded(each, options, [] if each.neutral is None else next(alone), number in cut)
@@ -164,15 +164,18 @@ def _rows(tokenizer: Tokenizer, asked: Sequence[Asked], start: Start) -> list[li
     return [[_row(each, next(ids), start) for _ in each.continuations] for each in asked]
 
 
-def _neutral_rows(tokenizer: Tokenizer, asked: Sequence[Asked], room: int) -> list[list[Row]]:
+def _neutral_rows(
+    tokenizer: Tokenizer, asked: Sequence[Asked], start: Start, room: int
+) -> list[list[Row]]:
     pairs = [(each.neutral or "", option) for each in asked for option in each.continuations]
     ids = iter(encode_pairs(tokenizer, pairs))
     # What fits in the window after a question fits after less.
-    return [[_cut(_row(a, next(ids), "none"), room) for _ in a.continuations] for a in asked]
+    return [[_cut(_row(a, next(ids), start), room) for _ in a.continuations] for a in asked]
 
 
 def _row(asked: Asked, pair: PairIds, start: Start) -> Row:
-    if len(pair.ids) == pair.context:
+    # Joined to the option, the prompt may even have fewer ids than alone.
+    if len(pair.ids) <= pair.context:
         raise UserError(
             f"{asked.item.place}: the tokenizer joins the end of the prompt "
             f"{shown(asked.context[-20:])} with an option and leaves nothing to score; give the "

@@ -35,6 +35,7 @@ class Results:
     folder: Path
     fingerprint: str
     model: Mapping[str, Any]
+    settings: Mapping[str, Any]
     tasks: Mapping[str, Any]
     lines: Mapping[str, Mapping[Key, Line]]
 
@@ -60,7 +61,9 @@ def read_results(folder: Path) -> Results:
         read = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
         lines[file.stem] = {(line["subject"], line["id"]): line for line in read}
         assert len(lines[file.stem]) == len(read), f"{file} holds an item twice"
-    return Results(folder, manifest.fingerprint, content["model"], content["tasks"], lines)
+    return Results(
+        folder, manifest.fingerprint, content["model"], content["settings"], content["tasks"], lines
+    )
 
 
 def compare(
@@ -84,6 +87,11 @@ def compare(
     `interval` is of 95%; `p_holm` is corrected over the rows of its column. Raises UserError, with
     `common` only where nothing is common, for items that are not the same, naming the first one.
     """
+    if a.settings["start"] != b.settings["start"]:
+        raise UserError(
+            f"{a.folder} was asked with --start {a.settings['start']}, {b.folder} with --start "
+            f"{b.settings['start']}: a difference would be of the settings; evaluate both alike"
+        )
     shared = [stem for stem in a.lines if stem in b.lines]
     if unknown := [t for t in tasks if t not in {stem.split(".")[0] for stem in shared}]:
         raise UserError(f"no task {unknown[0]!r} in both; there is {_names(shared)}")
@@ -259,7 +267,12 @@ def _notes(a: Results, b: Results, shared: Sequence[str], chosen: Sequence[str])
             cut = one.tasks.get(task, {}).get("prompts", {}).get(prompt, {}).get("cut", 0)
             if cut:
                 notes.append(f"{stem}: {cut} prompts did not fit in the window of {name}")
-    if TEXT not in shared:
+    if a.settings["overflow"] != b.settings["overflow"]:
+        notes.append(
+            f"prompts longer than the window: --overflow {a.settings['overflow']} for A and "
+            f"{b.settings['overflow']} for B"
+        )
+    if TEXT not in shared and (TEXT in a.lines or TEXT in b.lines):
         notes.append("no bits per byte: the results do not both hold held-out text by document")
     if a.model["vocab_size"] != b.model["vocab_size"]:
         notes.append(

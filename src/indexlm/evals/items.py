@@ -17,6 +17,7 @@ from indexlm.evals.sources import Source, find_source, matching
 from indexlm.evals.task import LETTERS, MOST_OPTIONS, SUBJECT, Task, fill, names_in
 from indexlm.records import fingerprint, log
 
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 MOST_NAMED = 5
 """Missing subjects that a message names one by one."""
 
@@ -208,7 +209,7 @@ class _Row:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             self.refuse(f"{column!r} is {shown(value)}, not a text")
         # JSON can spell half a UTF-16 pair, which no tokenizer takes.
-        if any("\ud800" <= character <= "\udfff" for character in str(value)):
+        if _HALF_PAIR.search(str(value)):
             self.refuse(f"{column!r} is {shown(value)}, which holds half of a UTF-16 pair")
         return str(value)
 

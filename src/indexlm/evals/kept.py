@@ -10,18 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from indexlm.records import fingerprint, write_json
-from indexlm.runtime import code_behind, from_first
+from indexlm.records import fingerprint, sha256_file, write_json
+from indexlm.runtime import code_fingerprint, from_first
 
-CODE = ("evals/benchmark.py", "evals/runner.py", "evals/longcontext.py", "evals/safety.py")
-"""They, and what they import of their room, decide what a piece holds."""
+TEXTS = [sha256_file(path) for path in sorted(Path(__file__).parent.glob("*.toml"))]
+"""Requests and prompts that the tests of this room are made of."""
 
 
 class Kept:
     """Pieces of one model in `folder`; `made_from` tells the model, its device and the like."""
 
     def __init__(self, folder: Path, made_from: Any) -> None:
-        self.folder, self.made_from = folder, fingerprint(made_from, list(map(code_behind, CODE)))
+        self.folder, self.made_from = folder, fingerprint(made_from, code_fingerprint(), TEXTS)
 
     def path(self, *key: Any) -> Path:
         """Where the piece lies that depends on the plain values `key`."""

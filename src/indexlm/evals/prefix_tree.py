@@ -95,6 +95,7 @@ def make_plan(
     A row is ids, and the first of them to score. One longer than `context` goes in windows.
     Without `share` only identical rows are one.
     """
+    assert all(1 <= first <= len(ids) for ids, first in rows)
     windows = [
         window
         for number, (ids, first) in enumerate(rows)

@@ -163,7 +163,14 @@ def score(part: Marks) -> dict[str, Any]:
 
 
 def macro_score(parts: Sequence[Marks]) -> dict[str, Any]:
-    """The mean of the subjects, each counting the same; its errors come from theirs."""
+    """The mean of the subjects, each counting the same; its errors come from theirs.
+
+    The interval is normal. The share that gives a subject's variance there has two right and two
+    wrong answers more (Agresti and Coull 1998): few items are often all right or all wrong, which
+    would be no variance at all.
+    """
+    if len(parts) == 1:
+        return score(parts[0])
     scores = [score(part) for part in parts]
     mean = {
         name: sum(each[name] for each in scores) / len(scores)
@@ -177,7 +184,11 @@ def macro_score(parts: Sequence[Marks]) -> dict[str, Any]:
     chance = sum(float(part.chance.mean()) for part in parts) / len(parts)
     variance_S = [float((p.chance * (1 - p.chance)).sum()) / len(p.chance) ** 2 for p in parts]
     spread = math.sqrt(sum(variance_S)) / len(parts)
-    low, high = mean["accuracy"] - NORMAL * error, mean["accuracy"] + NORMAL * error
+    counts = [len(part.right) for part in parts]
+    shares = [(float(part.right.sum()) + 2) / (n + 4) for part, n in zip(parts, counts)]
+    variance = sum(share * (1 - share) / n for share, n in zip(shares, counts))
+    reach = NORMAL * math.sqrt(variance) / len(parts)
+    low, high = mean["accuracy"] - reach, mean["accuracy"] + reach
     return {
         "accuracy": mean["accuracy"],
         "standard_error": error,

@@ -43,6 +43,16 @@ def find_source(task: Task, data: Path) -> Source:
     )
 
 
+def benchmark_files(task: Task, data: Path) -> list[Path]:
+    """The files that the task's items and examples are read from."""
+    source = find_source(task, data)
+    found = [path for paths in source.tests.values() for path in paths]
+    if source.form.examples is not None:
+        for subject in source.tests:
+            found += matching(source.folder, source.form.examples.replace(SUBJECT, subject))
+    return list(dict.fromkeys(found))
+
+
 def holds(task: Task, data: Path) -> bool:
     """Whether `find_source` would find the task's files."""
     return any(_sources(task, data))

@@ -169,7 +169,7 @@ def _task(evaluated: Sequence[Evaluated], task: str) -> Html:
 def _by_way(task: str, models: Models) -> Html:
     return figure(
         figures.by_way(task, models),
-        "Bars of error are 95% intervals, dashed lines chance; a faint bar is what guessing "
+        "Error bars are 95% intervals, dashed lines chance; a faint bar is what guessing "
         "explains (95%).",
         "误差线为 95% 区间，虚线为随机水平；淡色为猜测可解释的成绩（95%）。",
     )

@@ -119,7 +119,7 @@ def scores(files: RunFiles) -> Html:
             element("h3", both("Starter test: one meaning of four", "入门测试：四选一释义")),
             figure(
                 _choice_figure(results),
-                "Accuracy on dictionary entries that no stage has seen. Bars of error are one "
+                "Accuracy on dictionary entries that no stage has seen. Error bars are one "
                 "standard error, the dashed line is chance, the grey band what guessing explains "
                 "in 19 of 20 runs.",
                 "未见词条的四选一准确率；误差线为一个标准误，虚线为随机水平，"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from indexlm.config import EvalConfig, Recipe
 from indexlm.errors import UserError
 from indexlm.records import publish, verify, write_json
+from indexlm.runtime import device_of
 from indexlm.stages import inputs
 from indexlm.stages.data import files_state
 
@@ -47,20 +48,46 @@ def benchmarks_of(
     return list(found.values())
 
 
-def benchmark_files(recipe: Recipe) -> list[Any]:
+def check_benchmarks(config: EvalConfig) -> None:
+    """Raises UserError for a task that is none, files that are not there, and a bad row in them."""
+    if not config.tasks and not config.curve_tasks:
+        return
+    from indexlm.evals.items import read_subjects
+
+    for part in ("tasks", "curve_tasks"):
+        for task, folder in benchmarks_of(config, part):
+            read_subjects(task, folder)
+
+
+def evaluated_files(recipe: Recipe) -> list[Any]:
     """What tells the files that the end of a recipe is evaluated on from others."""
-    config = recipe.evals
-    return files_state([config.benchmarks]) if config.benchmarks and config.tasks else []
+    return _files_of(recipe.evals, "tasks")
 
 
 def curve_state(recipe: Recipe) -> list[Any]:
     """What tells the capability curve of one trunk from another's; its weights are the same."""
     config = recipe.evals
     state: list[Any] = [config.curve_items]
-    if config.benchmarks and config.curve_tasks:
+    if config.curve_tasks:
         state += [config.curve_tasks, config.curve_limit, config.overflow]
-        state += files_state([config.benchmarks])
+        state += _files_of(config, "curve_tasks")
     return state
+
+
+def _files_of(config: EvalConfig, part: Literal["tasks", "curve_tasks"]) -> list[Any]:
+    """What tells the files that the tasks read from others, whatever else lies beside them."""
+    from indexlm.evals.sources import benchmark_files, holds
+    from indexlm.evals.task import read_task
+
+    folder, names = (
+        Path(config.benchmarks or ""),
+        config.tasks if part == "tasks" else config.curve_tasks,
+    )
+    tasks = [read_task(name) for name in names]
+    return [
+        files_state(map(str, benchmark_files(task, folder))) if holds(task, folder) else task.name
+        for task in tasks
+    ]
 
 
 def curve_of(recipe: Recipe, text: Path, tokenizer: "Tokenizer") -> "Curve":
@@ -98,10 +125,12 @@ def evals(run: "Run") -> None:
     verify(run.path("tokens"))
     held_out = inputs.held_out_texts(run.path("text"))
     entries = inputs.held_out_entries(run.path("text"))
+    device = device_of(run.recipe.hardware.device)
     results: dict[str, Any] = {}
     samples: dict[str, Any] = {}
     for name in MODELS:
         engine = Engine.load(run.path(f"models/{name}"))
+        engine.model.to(device)
         results[name] = evaluate(
             engine.model,
             engine.tokenizer,
@@ -111,7 +140,9 @@ def evals(run: "Run") -> None:
             run.recipe.seed,
         )
         if run.recipe.evals.tasks:
-            results[name]["tasks"] = _benchmarks(run, name, engine)
+            results[name]["tasks"] = _benchmarks(run, name, engine, device)
+        # Answers are written on the processor.
+        engine.model.to("cpu")
         samples[name] = _samples(engine, name, run.recipe.seed)
         log.info(f"evals: {name} done")
     shards = read_shards(run.path("tokens"), engine.tokenizer)
@@ -132,7 +163,7 @@ def evals(run: "Run") -> None:
     shutil.rmtree(run.path(WORK), ignore_errors=True)
 
 
-def _benchmarks(run: "Run", name: str, engine: Any) -> dict[str, Any]:
+def _benchmarks(run: "Run", name: str, engine: Any, device: str) -> dict[str, Any]:
     """The scores of model `name` on all tasks, as `indexlm eval` has them in its results; without
     the seconds, so that the same run leaves the same bytes."""
     from indexlm.evals.benchmark import Settings, run_benchmarks
@@ -142,10 +173,16 @@ def _benchmarks(run: "Run", name: str, engine: Any) -> dict[str, Any]:
 
     config, work = run.recipe.evals, run.path(WORK)
     work.mkdir(exist_ok=True)
-    kept = Kept(work, forms.identity(run.path(f"models/{name}")))
+    kept = Kept(work, [forms.identity(run.path(f"models/{name}")), device])
     settings = Settings(limit=config.limit, overflow=config.overflow)
     tasks = benchmarks_of(config, "tasks")
     outcome = run_benchmarks(engine.model, engine.tokenizer, tasks, settings, kept)
+    if outcome.failed:
+        subject, why = next(iter(outcome.failed.items()))
+        raise UserError(
+            f"evals: {len(outcome.failed)} subjects could not be scored, {subject} first: {why}; "
+            "put it right, and the same command goes on"
+        )
     log.info(f"evals: {name}\n{benchmark_table(outcome.tasks)}")
     for task in outcome.tasks.values():
         for prompt in task["prompts"].values():
