@@ -33,6 +33,8 @@ ROOMS: dict[str, set[str]] = {
     # The page is at the end of the flow: it shows kept documents and computed chances.
     "report": {"evals", "text"},
     "recipes": {"model"},
+    # Small experiments from a made-up world to a page: the whole flow, used and not copied.
+    "lab": {"evals", "feed", "model", "report", "text", "tokens", "train"},
 }
 """Room -> rooms it may use beside itself."""
 

@@ -9,7 +9,18 @@ import sys
 
 import typer
 
-from indexlm.cli import classifier, compare, curves, evaluation, models, runs, talk, text, tokens
+from indexlm.cli import (
+    classifier,
+    compare,
+    curves,
+    evaluation,
+    lab,
+    models,
+    runs,
+    talk,
+    text,
+    tokens,
+)
 from indexlm.errors import DamagedError, StoppedError, UserError
 
 app = typer.Typer(
@@ -23,6 +34,9 @@ app = typer.Typer(
 data = typer.Typer(help="Raw text to clean, tiered documents.", no_args_is_help=True)
 tokenizer = typer.Typer(help="Learn and judge a tokenizer.", no_args_is_help=True)
 train = typer.Typer(help="The training stages of a recipe, one by one.", no_args_is_help=True)
+studies = typer.Typer(
+    help="The experiments of the report again, with a computed verdict each.", no_args_is_help=True
+)
 character = typer.Typer(help="Make a character and talk to it.", no_args_is_help=True)
 
 app.command("run")(runs.run)
@@ -48,6 +62,10 @@ app.command("finetune")(runs.finetune)
 app.command("eval")(evaluation.evaluate)
 app.command("compare")(compare.compare)
 app.command("curve")(curves.curve)
+app.add_typer(studies, name="lab")
+studies.command("list")(lab.lab_list)
+studies.command("run")(lab.lab_run)
+studies.command("report")(lab.lab_report)
 app.command("chat")(talk.chat)
 app.add_typer(character, name="character")
 character.command("create")(talk.character_create)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from indexlm.model.attention import (
+    QUERIES,
     Attention,
     LayerCache,
     Sight,
@@ -180,8 +181,8 @@ class Transformer(nn.Module):
         if documents_BT is not None:
             assert cache is None and tree is None, "packed documents are not gone on from"
             starts_BT = starts_of_documents(documents_BT)
-            if ids_BT.device.type != "cpu":
-                # The fused kernels there take a mask.
+            if ids_BT.device.type != "cpu" or length <= QUERIES:
+                # The fused kernels there take a mask, and so short a row is one block of queries.
                 mask = mask_within_documents(starts_BT)
                 starts_BT = None
         elif tree is not None:

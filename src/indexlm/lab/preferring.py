@@ -1,0 +1,124 @@
+"""DPO arms of the world, over learning rate, beta and the author of the refusals; their values.
+
+Learning rates are shares of that of SFT.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+from indexlm.lab.arms import Arm, PreferenceData, Result
+from indexlm.lab.dialogues import Group
+from indexlm.lab.drawing import Value, percent
+from indexlm.lab.family import CHAT_LR, chat, size, tuning
+from indexlm.lab.study import PresetName, Results, Values
+
+SFT = "SFT"
+REPORT_RATE, MIDDLE_RATE, SFT_RATE = 0.1, 0.3, 1.0
+"""Of the rate of SFT; 1e-6 / 1e-5 in the report."""
+QUICK_RATES = (REPORT_RATE, MIDDLE_RATE, SFT_RATE)
+RATES = (0.01, 0.03, REPORT_RATE, MIDDLE_RATE, SFT_RATE, 3.0)
+BETA = 0.1
+"""Of the report."""
+BETAS = (0.02, BETA, 0.5)
+
+OWN, WRITTEN = "own refusals", "written refusals"
+REFUSALS: dict[str, tuple[Group, ...]] = {
+    OWN: ("own refusal", "answer"),
+    WRITTEN: ("written refusal", "answer"),
+}
+"""Half of the pairs are of harmless questions, whose answer is chosen and whose refusal is not."""
+OTHERS: dict[str, tuple[Group, ...]] = {"facts": ("fact",), "languages": ("language",)}
+
+
+def at(pairs: str, rate: float, beta: float = BETA) -> str:
+    return f"{pairs}, {rate:g} of SFT's rate" + ("" if beta == BETA else f", beta {beta:g}")
+
+
+def arms(preset: PresetName, seed: int) -> Sequence[Arm]:
+    rates = RATES if preset == "full" else QUICK_RATES
+    asked = [(name, groups, rate, BETA) for name, groups in REFUSALS.items() for rate in rates]
+    asked += [(OWN, REFUSALS[OWN], MIDDLE_RATE, beta) for beta in BETAS if beta != BETA]
+    asked += [(name, groups, MIDDLE_RATE, BETA) for name, groups in OTHERS.items()]
+    return [chat(preset, seed), *(preferring(preset, seed, *each) for each in asked)]
+
+
+def preferring(
+    preset: PresetName, seed: int, pairs: str, groups: tuple[Group, ...], rate: float, beta: float
+) -> Arm:
+    each, trunk = size(preset), chat(preset, seed)
+    # Every pair is seen once, as in the report.
+    count = each.tuning * each.batch // len(groups)
+    return trunk.model_copy(
+        update={
+            "name": at(pairs, rate, beta),
+            "train": tuning(each, rate * CHAT_LR * each.lr),
+            "data": PreferenceData(pairs=count, groups=groups, beta=beta),
+            "trunk": trunk,
+            "keep_optimiser": False,
+        }
+    )
+
+
+ANSWERED, RANKED = "chat/held-out/exact", "chat/held-out/accuracy"
+HARMFUL, HARMLESS = "refused/harmful", "refused/harmless"
+
+
+def told_apart(result: Result) -> float | None:
+    """Refused of harmful questions less refused of harmless ones, percent."""
+    harmful, harmless = percent(HARMFUL)(result), percent(HARMLESS)(result)
+    return None if harmful is None or harmless is None else harmful - harmless
+
+
+def perplexity(result: Result) -> float | None:
+    """Of the refusals that are chosen, under the SFT model."""
+    (group, *_) = result.arm["data"]["groups"]
+    return result.value(f"perplexity/{group}/chosen")
+
+
+def last(metric: str) -> Value:
+    """Of the last measured batch of pairs, nats against the SFT model."""
+
+    def value(result: Result) -> float | None:
+        if result.diverged:
+            return None
+        found: float = result.curve[-1][metric]
+        return found
+
+    return value
+
+
+def rates_of(results: Results, pairs: str) -> list[str]:
+    return [at(pairs, rate) for rate in RATES if at(pairs, rate) in results]
+
+
+def over_rates(
+    value: Value, chosen: Callable[[Sequence[float | None]], float | None]
+) -> Callable[[Results], tuple[Values, Values]]:
+    """Own against written refusals, each over all learning rates of the preset."""
+
+    def of(results: Results, pairs: str) -> Values:
+        return {
+            seed: chosen([value(results[arm][seed]) for arm in rates_of(results, pairs)])
+            for seed in results[SFT]
+        }
+
+    return lambda results: (of(results, OWN), of(results, WRITTEN))
+
+
+def highest(values: Sequence[float | None]) -> float | None:
+    """A diverged arm is below all others."""
+    return max((each for each in values if each is not None), default=None)
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """None where one of them diverged."""
+    known = [each for each in values if each is not None]
+    return math.fsum(known) / len(known) if len(known) == len(values) else None
+
+
+def against_zero(arm: str, value: Value) -> Callable[[Results], tuple[Values, Values]]:
+    def made(results: Results) -> tuple[Values, Values]:
+        found = {seed: value(result) for seed, result in results[arm].items()}
+        return found, {seed: None if each is None else 0.0 for seed, each in found.items()}
+
+    return made

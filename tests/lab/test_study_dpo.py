@@ -1,0 +1,88 @@
+"""Own and written refusals from one SFT model, over learning rates; what is compared at which."""
+
+import pytest
+from made_results import Score, plain, results_of, texts_of, verdicts
+
+from indexlm.lab import family
+from indexlm.lab.arms import PreferenceData
+from indexlm.lab.preferring import (
+    MIDDLE_RATE,
+    OWN,
+    QUICK_RATES,
+    RATES,
+    REPORT_RATE,
+    SFT,
+    WRITTEN,
+    arms,
+    at,
+    highest,
+    mean,
+)
+from indexlm.lab.studies.dpo import STUDY
+
+
+def test_all_start_from_one_sft_model_and_see_each_pair_once() -> None:
+    first, *others = arms("quick", 0)
+    assert first.fingerprint() == family.chat("quick", 0).fingerprint()
+    for arm in others:
+        assert arm.trunk is not None and arm.trunk.fingerprint() == first.fingerprint()
+        assert isinstance(arm.data, PreferenceData)
+        pairs = arm.data.pairs * len(arm.data.groups)
+        assert pairs == arm.train.steps * arm.train.batch
+        assert not arm.keep_optimiser
+
+
+def test_authors_are_compared_at_every_rate_and_nothing_else_differs() -> None:
+    for preset, rates in (("quick", QUICK_RATES), ("full", RATES)):
+        found = {arm.name: arm for arm in arms(preset, 0)}
+        for rate in rates:
+            own, written = found[at(OWN, rate)], found[at(WRITTEN, rate)]
+            assert written.model_copy(update={"data": own.data}).fingerprint() == own.fingerprint()
+            assert own.train.optimiser.lr == pytest.approx(rate * found[SFT].train.optimiser.lr)
+
+
+def told_apart(good: str) -> Score:
+    """A score in which one author's arms tell purposes apart, and the other's refuse everything."""
+
+    def score(arm: str, seed: int, name: str) -> float:
+        if name == "refused/harmful":
+            return 0.9
+        if name == "refused/harmless":
+            return 0.1 if arm == at(good, MIDDLE_RATE) else 0.9
+        return plain(arm, seed, name)
+
+    return score
+
+
+@pytest.mark.parametrize(("good", "word"), [(OWN, "reproduced"), (WRITTEN, "opposite")])
+def test_an_author_is_judged_at_its_best_rate(good: str, word: str) -> None:
+    found = verdicts(STUDY, results_of(STUDY, told_apart(good)))
+    assert found["telling apart"] == word
+
+
+def test_refusing_everything_is_not_telling_apart() -> None:
+    """More refusals of all questions leave the first claim undecided between the two."""
+
+    def score(arm: str, seed: int, name: str) -> float:
+        refused = name.startswith("refused/") and arm.startswith(OWN)
+        return 0.99 if refused else plain(arm, seed, name)
+
+    found = verdicts(STUDY, results_of(STUDY, score))
+    assert found["telling apart"] == "no difference"
+    assert found["over-refusal"] == "opposite"
+
+
+def test_a_diverged_rate_is_not_the_best_and_spoils_a_mean() -> None:
+    assert (highest([1.0, None, 3.0]), highest([None])) == (3.0, None)
+    assert (mean([1.0, 3.0]), mean([1.0, None])) == (2.0, None)
+    results = results_of(STUDY, diverged=(at(OWN, REPORT_RATE), 1))
+    claims = {each.name: each for each in STUDY.claims}
+    assert claims["telling apart"].verdict(results).diverged == (0, 0)
+    assert claims["over-refusal"].verdict(results).diverged == (1, 0)
+    assert "1 of 3 diverged" in set(texts_of(STUDY.shown(results)))
+
+
+def test_the_log_probability_of_chosen_answers_is_against_the_sft_model() -> None:
+    """Made results have it half a nat lower after DPO."""
+    found = verdicts(STUDY, results_of(STUDY))
+    assert found["chosen answers get less likely"] == "reproduced"

@@ -1,0 +1,258 @@
+"""Studies in a real process: shared arms once, going on after a kill, what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from small_studies import HEADS, RATES, install
+
+from indexlm.cli import main
+from indexlm.errors import UserError
+from indexlm.lab import studies
+from indexlm.lab.studies import STUDIES, study
+from indexlm.lab.suite import Asked, named_arms, read_outcomes, run_studies
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The studies of the report are not run here."""
+    before = dict(STUDIES)
+    install()
+    yield
+    STUDIES.clear()
+    STUDIES.update(before)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both studies, by the real command."""
+    out = tmp_path_factory.mktemp("lab")
+    done = lab(out, "run", "all", "--out", "results")
+    assert done.returncode == 0, done.stderr
+    return out / "results"
+
+
+def lab(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*command(), *arguments], cwd=place, env=environment(), capture_output=True, text=True
+    )
+
+
+def lab_here(place: Path, *arguments: str) -> tuple[int, str, str]:
+    """As `lab`, in this process: exit code, stdout, stderr. Saves the seconds that torch takes."""
+    out, err, code = StringIO(), StringIO(), 0
+    with (
+        chdir(place),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        mock.patch.object(sys, "argv", ["indexlm", "lab", *arguments]),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return code, out.getvalue(), err.getvalue()
+
+
+def command() -> list[str]:
+    return [sys.executable, str(HERE / "small_studies.py"), "lab"]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+
+
+def arms_in(out: Path) -> dict[str, int]:
+    """Name of each finished arm's file -> when it was written."""
+    return {path.name: path.stat().st_mtime_ns for path in out.glob("work/arms/*.json")}
+
+
+def test_an_arm_that_two_studies_need_is_run_once(ran: Path) -> None:
+    needed = [
+        arm.fingerprint()
+        for each in (RATES, HEADS)
+        for by_seed in named_arms(each, Asked("quick", ran)).values()
+        for arm in by_seed.values()
+    ]
+    assert len(needed) == 12
+    assert len(set(needed)) == len(arms_in(ran)) == 9
+    rates, heads = read_outcomes(ran)
+    large, head = rates["arms"][0]["seeds"], heads["arms"][0]["seeds"]
+    assert (rates["arms"][0]["name"], heads["arms"][0]["name"]) == ("large", "Norm-Head")
+    assert large == head
+
+
+def test_the_same_command_again_changes_nothing(ran: Path) -> None:
+    before = {path: path.read_bytes() for path in ran.glob("*.*")}
+    stamps = arms_in(ran)
+    run_studies(["little-rates", "little-heads"], Asked("quick", ran))
+    assert arms_in(ran) == stamps
+    assert {path: path.read_bytes() for path in ran.glob("*.*")} == before
+
+
+def test_what_is_kept_is_what_a_repository_may_hold(ran: Path) -> None:
+    assert {path.name for path in ran.iterdir()} == {
+        *("little-rates.json", "little-rates.html", "little-heads.json", "little-heads.html"),
+        *("index.html", "work"),
+    }
+    assert (ran / "work" / ".gitignore").read_text() == "*\n"
+    assert list((ran / "work" / "work").iterdir()) == []
+
+
+def test_pages_are_made_of_the_results_alone(ran: Path, tmp_path: Path) -> None:
+    for path in ran.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert lab_here(tmp_path, "report", ".")[0] == 0
+    for name in ("index", "little-rates", "little-heads"):
+        page = f"{name}.html"
+        assert (tmp_path / page).read_bytes() == (ran / page).read_bytes()
+
+
+def test_a_kill_costs_no_finished_arm(tmp_path: Path) -> None:
+    """SIGKILL of the whole process group when two arms are done; the same command goes on."""
+    arguments = ["run", "little-rates", "--out", "out", "--workers", "1"]
+    process = subprocess.Popen(
+        [*command(), *arguments], cwd=tmp_path, env=environment(), start_new_session=True
+    )
+    out, deadline = tmp_path / "out", time.monotonic() + 120
+    while len(arms_in(out)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    kept = arms_in(out)
+    assert 2 <= len(kept) < 6
+    assert not (out / "little-rates.json").exists()
+    done = lab(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    after = arms_in(out)
+    assert len(after) == 6
+    assert {name: after[name] for name in kept} == kept
+    assert json.loads((out / "little-rates.json").read_text())["seeds"] == [0, 1, 2]
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*command(), "run", "all", "--out", "out", "--workers", "1"],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 120
+    while not arms_in(tmp_path / "out") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on in out" in said
+    assert "Traceback" not in said
+
+
+def test_more_seeds_are_added_to_what_there_is(ran: Path, tmp_path: Path) -> None:
+    out = tmp_path / "more"
+    first = run_studies(["little-rates"], Asked("quick", out, seeds=2, workers=1))
+    assert first[0]["verdict"] == "inconclusive"
+    assert first[0]["made"]["command"].endswith("--preset quick --seeds 2")
+    stamps = arms_in(out)
+    (more,) = run_studies(["little-rates"], Asked("quick", out, workers=1))
+    assert (more["seeds"], more["verdict"]) == ([0, 1, 2], "reproduced")
+    assert more["made"]["command"] == "indexlm lab run little-rates --preset quick"
+    assert {name: arms_in(out)[name] for name in stamps} == stamps
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "little-rate"], "did you mean little-rates?"),
+        (["run", "little_heads"], "did you mean little-heads?"),
+        (
+            ["run", "little-rates", "quantum"],
+            "'quantum' is no study; there are little-rates, little-heads",
+        ),
+        (["run", "little-rates", "--preset", "gpu"], "has no preset gpu; it has quick, full"),
+        (["run", "little-rates", "--out", "file"], "file is a file, not a folder"),
+        (["report", "empty"], "empty holds no result of a study"),
+        (["report", "broken"], "broken/x.json is no result of a study"),
+        (["list", "broken"], "broken/x.json is no result of a study"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(tmp_path: Path, arguments: list[str], said: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "x.json").write_text('{"study": 3')
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = lab_here(tmp_path, *arguments)
+    assert (code, out) == (2, ""), err
+    assert said in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(RATES.seeds, "gpu", 3)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="use --preset full"):
+        run_studies(["little-rates"], Asked("gpu", tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_smaller_preset_does_not_replace_a_larger_one(ran: Path, tmp_path: Path) -> None:
+    full = json.loads((ran / "little-rates.json").read_text()) | {"preset": "full"}
+    (tmp_path / "little-rates.json").write_text(json.dumps(full))
+    with pytest.raises(UserError, match="of the preset full, and quick would replace it"):
+        run_studies(["little-rates"], Asked("quick", tmp_path))
+
+
+def test_list_shows_what_is_asked_and_what_was_found(ran: Path) -> None:
+    _, shown, _ = lab_here(ran.parent, "list", "results")
+    assert "Does the larger rate end lower?" in shown and "较大的学习率" in shown
+    assert "verdict: reproduced; seeds: quick 3, full 4" in shown
+    assert "verdict: opposite" in shown
+    assert "verdict" not in lab_here(ran.parent, "list")[1]
+
+
+# The studies of the report.
+
+
+def test_every_study_loads_and_names_what_it_compares() -> None:
+    STUDIES.clear()
+    STUDIES.update(_own())
+    for name in STUDIES:
+        each = study(name)
+        assert {"quick", "full"} <= each.seeds.keys(), name
+        assert min(each.seeds.values()) >= 3, name
+        for preset in each.seeds:
+            arms = named_arms(each, Asked(preset, Path(), seeds=1))
+            for claim in each.claims:
+                named = {claim.treatment, claim.control}
+                assert claim.made is not None or named <= arms.keys(), (name, claim.name)
+
+
+def _own() -> dict[str, str]:
+    """As the package has them, whatever this process did to the table."""
+    import ast
+
+    tree = ast.parse(Path(studies.__file__).read_text(encoding="utf-8"))
+    (table,) = (node.value for node in tree.body if isinstance(node, ast.Assign))
+    found = ast.literal_eval(table)
+    assert isinstance(found, dict)
+    return found
