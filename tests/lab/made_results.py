@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from indexlm.lab.arms import Arm, PreferenceData, Result
+from indexlm.lab.dialogues import REPLIES
 from indexlm.lab.items import ItemKind
 from indexlm.lab.study import Figure, PresetName, Results, Study, Table
 
@@ -71,6 +72,7 @@ def _names(arm: Arm) -> Iterator[str]:
     yield from (f"loss/{text}" for text in arm.watch.texts)
     if arm.watch.refusals:
         yield from ("refused/harmful", "refused/harmless", "refused/told")
+        yield from (f"logprob/{p}/{reply}" for p in ("harmful", "harmless") for reply in REPLIES)
     if arm.data.kind == "chat":
         yield "response_share"
     if isinstance(arm.data, PreferenceData):
@@ -79,8 +81,8 @@ def _names(arm: Arm) -> Iterator[str]:
 
 
 def verdicts(study: Study, results: Results) -> dict[str, str]:
-    """By the name of the claim."""
-    return {each.name: each.verdict(results).word for each in study.claims}
+    """By the English name of the claim."""
+    return {each.name.en: each.verdict(results).word for each in study.claims}
 
 
 def texts_of(shown: object) -> Iterator[str]:

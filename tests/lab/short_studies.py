@@ -115,8 +115,13 @@ def check_said(study: Study) -> None:
     for name in ("title", "question", "report", "design", "limits"):
         _bilingual(getattr(study, name))
     for declared in study.claims:
-        for said in (declared.claim.metric, declared.claim.treatment, declared.claim.control):
-            assert said.en and said.zh, declared.name
+        for said in (
+            declared.name,
+            declared.claim.metric,
+            declared.claim.treatment,
+            declared.claim.control,
+        ):
+            assert said.en and said.zh, declared.name.en
 
 
 def check_arms(arms: Callable[[Any, int], Sequence[Arm]], presets: Mapping[Any, int]) -> None:

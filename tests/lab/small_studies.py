@@ -43,10 +43,10 @@ def heads(preset: PresetName, seed: int) -> Sequence[Arm]:
 
 
 def claim(treatment: Said, control: Said, direction: str) -> Claim:
-    return Claim(LOSS, treatment, control, direction, 0.01, "high", Said(" nats", " 纳特"))  # type: ignore[arg-type]
+    return Claim(LOSS, treatment, control, direction, 0.01, "high", Said(" nats", " 奈特"))  # type: ignore[arg-type]
 
 
-def declared(name: str, treatment: str, control: str, direction: str) -> Declared:
+def declared(name: Said, treatment: str, control: str, direction: str) -> Declared:
     sides = Said(treatment, treatment), Said(control, control)
     return Declared(
         name, claim(*sides, direction), treatment, control, lambda result: result.value("loss/hq")
@@ -64,7 +64,7 @@ def shown(results: Results) -> Sequence[Figure | Table]:
         known = [value for value in values if value is not None]
         bars.append(Line(said, [place], [sum(known) / len(known)], "bars"))
         dots.append(Line(said, [place] * len(values), values, "dots"))
-    step, loss = Said("step", "步数"), Said("loss, nats", "损失（纳特）")
+    step, loss = Said("step", "步数"), Said("loss, nats", "损失（奈特）")
     marks = {6.0: Said("half", "一半")}
     curves = Panel(Said("Loss", "训练损失"), step, loss, lines, log_y=True, marks=marks)
     ends = Panel(Said("At the end", "结束时"), Said("arm", "运行"), loss, [*bars, *dots])
@@ -96,15 +96,15 @@ RATES = small(
     Said("Two rates", "两种学习率"),
     rates,
     [
-        declared("the report's pair", "large", "small", "lower"),
-        declared("planted", "large", "small", "higher"),
+        declared(Said("the report's pair", "报告的一对学习率"), "large", "small", "lower"),
+        declared(Said("planted", "反设"), "large", "small", "higher"),
     ],
 )
 HEADS = small(
     "little-heads",
     Said("Two heads", "两种输出头"),
     heads,
-    [declared("planted", "Norm-Head", "plain head", "higher")],
+    [declared(Said("planted", "反设"), "Norm-Head", "plain head", "higher")],
 )
 
 

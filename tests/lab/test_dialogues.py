@@ -11,6 +11,7 @@ from indexlm.lab.dialogues import (
     GROUPS,
     LONGEST_REFUSAL,
     PAIRED_PURPOSES,
+    REPLIES,
     Dialogues,
     answered,
     perplexities,
@@ -124,9 +125,10 @@ def test_perplexity_is_the_inverse_of_the_mean_probability_of_a_token(model: Tra
     assert found["rejected"] == pytest.approx(50**0.5)
 
 
-def test_a_model_of_values_refuses_nothing_and_one_of_noise_everything() -> None:
-    value = WORLD.value_ids["en"][0][0]
-    for favourite, share in ((value, 0.0), (WORLD.noise_ids["zh"][0], 1.0)):
+def test_a_refusal_is_neither_a_value_nor_noise() -> None:
+    own, written = (WORLD.words.encode(word)[0] for word in ("sorry", "such"))
+    value, noise = WORLD.value_ids["en"][0][0], WORLD.noise_ids["zh"][0]
+    for favourite, share in ((value, 0.0), (noise, 0.0), (own, 1.0), (written, 1.0)):
         biased = Transformer(shape(WorldConfig(), 16, 1, norm_head=False))
         biased.initialise(0)
         with torch.no_grad():
@@ -137,8 +139,44 @@ def test_a_model_of_values_refuses_nothing_and_one_of_noise_everything() -> None
             biased.lm_head.weight.zero_()
             biased.lm_head.weight[favourite, 0] = 100.0
         found = Dialogues(WORLD, 0).refusals(biased, 50)
-        assert found.keys() == {"refused/harmful", "refused/harmless", "refused/told"}
-        assert set(found.values()) == {share}
+        refused = {name: value for name, value in found.items() if name.startswith("refused/")}
+        assert refused.keys() == {"refused/harmful", "refused/harmless", "refused/told"}
+        assert set(refused.values()) == {share}
+
+
+def test_replies_are_weighed_as_wholes_with_their_end_marks() -> None:
+    """A model to which all words are alike: every word of a reply costs it log V."""
+    even = Transformer(shape(WorldConfig(), 16, 1, norm_head=False))
+    even.initialise(0)
+    with torch.no_grad():
+        even.lm_head.weight.zero_()
+    each = np.log(len(WORLD.words))
+    found = Dialogues(WORLD, 0).refusals(even, 50)
+    for purpose in ("harmful", "harmless"):
+        words_of = {reply: -found[f"logprob/{purpose}/{reply}"] / each for reply in REPLIES}
+        for reply in ("right", "wrong", "other language"):
+            assert words_of[reply] == pytest.approx(3), "value, full stop, end mark"
+        assert 5 < words_of["own refusal"] < 6 < words_of["written refusal"]
+
+
+def test_a_model_of_refusals_finds_them_likelier_and_all_answers_less_likely() -> None:
+    even, refusing = (Transformer(shape(WorldConfig(), 16, 1, norm_head=False)) for _ in range(2))
+    with torch.no_grad():
+        for each in (even, refusing):
+            each.initialise(0)
+            each.lm_head.weight.zero_()
+        refusing.model.norm.weight.zero_()
+        refusing.model.norm.weight[0] = 1.0
+        refusing.model.embed_tokens.weight.abs_()
+        refusing.lm_head.weight[WORLD.words.encode("sorry no 抱歉 不行"), 0] = 3.0
+    before, after = (Dialogues(WORLD, 0).refusals(each, 50) for each in (even, refusing))
+    for purpose in ("harmful", "harmless"):
+        likelier = {
+            reply
+            for reply in REPLIES
+            if after[f"logprob/{purpose}/{reply}"] > before[f"logprob/{purpose}/{reply}"]
+        }
+        assert likelier == {"own refusal"}
 
 
 def test_samples_end_at_the_end_mark_or_at_the_longest(model: Transformer) -> None:

@@ -14,13 +14,15 @@ from small_arms import CPU
 from small_studies import RATES
 
 from indexlm.errors import UserError
+from indexlm.lab.arm_tables import MOST_SCORES, arm_tables
 from indexlm.lab.figures import differences, drawn
 from indexlm.lab.index import index_page
 from indexlm.lab.outcome import MOST_POINTS, Outcome, outcome, read_outcome, same_but_date
 from indexlm.lab.page import study_page
+from indexlm.lab.pieces import MEANINGS, claimed_by
 from indexlm.lab.study import Line, Panel, Results, Study
 from indexlm.lab.suite import Asked, named_arms
-from indexlm.lab.verdict import WORDS, Said
+from indexlm.lab.verdict import REPORT, WORDS, Said
 from indexlm.lab.workers import run_all
 
 
@@ -138,6 +140,24 @@ def test_a_planted_opposite_is_one_everywhere(results: Results) -> None:
     assert 'class="verdict won"' not in study_page(found)
 
 
+def test_every_word_is_explained_and_further_claims_are_counted(found: Outcome) -> None:
+    for page in (study_page(found), index_page([found])):
+        shown = words_of(page)
+        for word in WORDS:
+            assert MEANINGS[word].en in shown and MEANINGS[word].zh in shown
+        assert "Further claims: 1 opposite" in shown and "其余论断：1 条结果相反" in shown
+    alone = found | {"claims": found["claims"][:1]}
+    assert "Further claims" not in study_page(alone) + index_page([alone])
+
+
+def test_every_label_of_a_page_is_in_both_languages(found: Outcome) -> None:
+    page = study_page(found)
+    for claim in found["claims"]:
+        assert claim["said"]["en"] in words_of(page) and claim["said"]["zh"] in words_of(page)
+    for heading in re.findall(r"<(?:h2|h3|summary|dt)>(.*?)</", page):
+        assert 'lang="zh"' in heading, heading
+
+
 @pytest.mark.parametrize("word", WORDS)
 def test_the_index_counts_and_names_every_verdict(found: Outcome, word: str) -> None:
     page = index_page([found, with_word(found, word)])
@@ -154,15 +174,36 @@ def test_results_that_differ_in_the_date_alone_are_the_same(found: Outcome) -> N
     later["made"]["date"] = "2099-01-01"
     assert same_but_date(found, later)
     other = deepcopy(found)
-    other["arms"][0]["seeds"]["0"]["scores"]["loss/hq"] += 1e-4
+    other["arms"][0]["seeds"]["101"]["scores"]["loss/hq"] += 1e-4
     assert not same_but_date(found, other)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2, "study": "x"}', '{"study": '])
-def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "Expecting value"),
+        ("[]", "; remove it"),
+        ("{}", "; remove it"),
+        ('{"study": ', "Expecting value"),
+        ('{"format": 2, "study": "x"}', "its format is 2, not 1"),
+        ('{"format": 1, "study": "x", "claims": []}', "it lacks verdict, sentence"),
+    ],
+)
+def test_what_is_no_result_is_refused(tmp_path: Path, text: str, why: str) -> None:
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(UserError, match=r"x\.json is no result of a study"):
+    with pytest.raises(UserError, match=r"x\.json is no result of a study.*; remove it") as error:
         read_outcome(tmp_path / "x.json")
+    assert why in str(error.value)
+
+
+def test_a_result_that_is_cut_short_anywhere_is_refused(tmp_path: Path, found: Outcome) -> None:
+    whole, path = json.dumps(found), tmp_path / "x.json"
+    for share in (0.1, 0.5, 0.999):
+        path.write_text(whole[: int(share * len(whole))])
+        with pytest.raises(UserError, match="is no result of a study"):
+            read_outcome(path)
+    path.write_text(whole)
+    assert read_outcome(path) == found
 
 
 # Diverged arms.
@@ -174,15 +215,15 @@ def test_an_arm_that_diverged_is_shown_and_not_averaged(results: Results) -> Non
     broken = {
         seed: replace(result, diverged="loss inf") for seed, result in results["small"].items()
     }
-    worse = {**results, "small": {**results["small"], 1: broken[1]}}
+    worse = {**results, "small": {**results["small"], 101: broken[101]}}
     found = json.loads(json.dumps(outcome(RATES, "quick", worse, 1.0), allow_nan=False))
     assert found["claims"][0]["means"]["control"] is None
-    assert found["claims"][0]["differences"]["1"] == "-inf"
+    assert found["claims"][0]["differences"]["101"] == "-inf"
     small = found["arms"][1]
-    assert small["scores"] == {} and small["seeds"]["1"]["diverged"] == "loss inf"
+    assert small["scores"] == {} and small["seeds"]["101"]["diverged"] == "loss inf"
     page = words_of(study_page(found))
     assert "1 / 3" in page and "loss inf" in page and "1 diverged" in page
-    assert "1 of 3 of small diverged" in page
+    assert "of 3 seeds, large diverged at 0 and small at 1;" in page
 
 
 # Drawings.
@@ -191,8 +232,23 @@ def test_an_arm_that_diverged_is_shown_and_not_averaged(results: Results) -> Non
 def claim(**changed: Any) -> dict[str, Any]:
     said = {"en": "loss", "zh": "损失"}
     plain = {"metric": said, "treatment": said, "control": said, "unit": {"en": "", "zh": ""}}
+    plain["claimant"] = REPORT._asdict()
     numbers = {"differences": {"0": 0.1, "1": 0.2}, "interval": [0.15, 0.1, 0.2], "margin": 0.01}
     return {**plain, **numbers, "verdict": "reproduced", "claimed": "higher", **changed}
+
+
+def test_many_scores_stand_in_several_tables_and_none_is_left_out(found: Outcome) -> None:
+    names = [f"loss/{place}" for place in range(2 * MOST_SCORES + 1)]
+    wide = deepcopy(found)
+    for arm in wide["arms"]:
+        for seed in arm["seeds"].values():
+            seed["scores"] = {name: 1000.0 + place for place, name in enumerate(names)}
+    page = arm_tables(wide)
+    heads = re.findall(r"<thead>(.*?)</thead>", page)
+    shown = [re.findall(r"loss<br>(\d+)", head) for head in heads]
+    assert max(map(len, shown)) == MOST_SCORES
+    assert sorted(int(each) for head in shown for each in head) == sorted(2 * [*range(len(names))])
+    assert "Fingerprint" in page and page.count("Fingerprint") == 1
 
 
 def test_infinite_differences_and_no_interval_can_be_drawn() -> None:
@@ -203,6 +259,26 @@ def test_infinite_differences_and_no_interval_can_be_drawn() -> None:
         claim(claimed="same", verdict="inconclusive"),
     ):
         assert "<svg" in differences([each], "test")
+
+
+def test_whose_claim_it_is_is_named_where_it_is_not_the_report_s() -> None:
+    paper = {"en": "the paper of Pal et al. (2024)", "zh": "Pal 等（2024）"}
+    guess = {"en": "the report, as a guess,", "zh": "报告（作为推测）"}
+    assert claimed_by(claim()) is None
+    assert claimed_by(claim(claimant=guess)) == (
+        "by the report, as a guess",
+        "出处：报告（作为推测）",
+    )
+    strip = differences([claim(), claim(claimant=paper)], "test")
+    assert strip.count("by the paper of Pal et al. (2024)") == 1
+
+
+def test_a_long_title_of_a_strip_goes_on_in_a_second_line() -> None:
+    long = {"en": 20 * "long words ", "zh": 30 * "长词"}
+    one, two = differences([claim()], "test"), differences([claim(treatment=long)], "test")
+    height = re.compile(r'viewBox="0 0 \S+ (\S+)"')
+    heights = [float(found[1]) for each in (one, two) if (found := height.search(each))]
+    assert heights[1] > heights[0]
 
 
 def panel(*lines: Line, **changed: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from small_arms import CPU, SMALL, arm, exploding, wsd
 
 from indexlm.config import OptimiserConfig, ScheduleConfig
+from indexlm.errors import DamagedError
 from indexlm.lab.arms import ChatData, PreferenceData, Result, TextData, TextPhase, Watch
 from indexlm.lab.corpus import WorldSource
 from indexlm.lab.feeds import objective_and_feed
@@ -185,8 +186,12 @@ def test_the_share_of_loss_tokens_is_measured_as_it_was_asked_for(share: float) 
     assert labels[True] / sum(labels.values()) == pytest.approx(share, abs=0.03)
 
 
-def test_a_result_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_result_is_read_back_as_it_was_written_or_refused(tmp_path: Path) -> None:
     written = run(arm(), tmp_path, CPU)
     read = result_of(arm(), tmp_path)
     assert isinstance(read, Result)
     assert read == written
+    (path,) = tmp_path.glob("arms/*.json")
+    path.write_text(path.read_text()[:-100])
+    with pytest.raises(DamagedError, match="delete it, and the arm is run again"):
+        result_of(arm(), tmp_path)

@@ -17,8 +17,11 @@ from indexlm.lab.preferring import (
     at,
     highest,
     mean,
+    moved,
+    moved_over_steps,
 )
-from indexlm.lab.studies.dpo import STUDY
+from indexlm.lab.studies.dpo import MAIN, STUDY
+from indexlm.lab.verdict import Said
 
 
 def test_all_start_from_one_sft_model_and_see_each_pair_once() -> None:
@@ -61,7 +64,7 @@ def test_an_author_is_judged_at_its_best_rate(good: str, word: str) -> None:
 
 
 def test_refusing_everything_is_not_telling_apart() -> None:
-    """More refusals of all questions leave the first claim undecided between the two."""
+    """Its cost is over-refusal, in which the claim of the report can fail too."""
 
     def score(arm: str, seed: int, name: str) -> float:
         refused = name.startswith("refused/") and arm.startswith(OWN)
@@ -76,7 +79,8 @@ def test_a_diverged_rate_is_not_the_best_and_spoils_a_mean() -> None:
     assert (highest([1.0, None, 3.0]), highest([None])) == (3.0, None)
     assert (mean([1.0, 3.0]), mean([1.0, None])) == (2.0, None)
     results = results_of(STUDY, diverged=(at(OWN, REPORT_RATE), 1))
-    claims = {each.name: each for each in STUDY.claims}
+    claims = {each.name.en: each for each in STUDY.claims}
+    assert STUDY.claims[0] is claims["over-refusal"], "the report's own is the verdict"
     assert claims["telling apart"].verdict(results).diverged == (0, 0)
     assert claims["over-refusal"].verdict(results).diverged == (1, 0)
     assert "1 of 3 diverged" in set(texts_of(STUDY.shown(results)))
@@ -86,3 +90,31 @@ def test_the_log_probability_of_chosen_answers_is_against_the_sft_model() -> Non
     """Made results have it half a nat lower after DPO."""
     found = verdicts(STUDY, results_of(STUDY))
     assert found["chosen answers get less likely"] == "reproduced"
+
+
+def test_log_probabilities_are_of_one_group_at_a_time_and_against_the_sft_model() -> None:
+    replies = {"own refusal": 2.0, "right": -3.0}
+
+    def score(arm: str, seed: int, name: str) -> float:
+        purpose, _, reply = name.removeprefix("logprob/").partition("/")
+        moves = arm == MAIN and name.startswith("logprob/") and purpose == "harmful"
+        return plain(arm, seed, name) + (replies.get(reply, 0.0) if moves else 0.0)
+
+    results = results_of(STUDY, score)
+    result = results[MAIN][0]
+    found = [moved(results, 0, side)(result) for side in ("chosen", "rejected", "margin")]
+    assert found == pytest.approx([2.0, -3.0, 5.0])
+    assert moved(results, 1, "margin")(result) == 0, "harmless questions are apart"
+    *seeds, mean_line = moved_over_steps(results, MAIN, Said("own", "自身"), 0, "margin")
+    assert len(seeds) == 3
+    assert (mean_line.xs[0], mean_line.ys[0]) == (0, 0), "the SFT model itself"
+    assert mean_line.ys[-1] == pytest.approx(5.0)
+
+
+def test_where_nothing_is_refused_authors_are_not_called_alike() -> None:
+    """No refusal at all, harmless or harmful: over-refusal is at its end and says nothing."""
+
+    def score(arm: str, seed: int, name: str) -> float:
+        return 0.0 if name.startswith("refused/") else plain(arm, seed, name)
+
+    assert verdicts(STUDY, results_of(STUDY, score))["over-refusal"] == "inconclusive"

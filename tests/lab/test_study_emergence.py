@@ -1,4 +1,4 @@
-"""A jump is told from a smooth rise, of both scores of the same questions, in each seed."""
+"""A surge is told from a smooth rise and from an even one, and a jump of either score found."""
 
 from dataclasses import replace
 
@@ -7,12 +7,24 @@ import pytest
 from made_results import results_of, verdicts
 
 from indexlm.lab.arms import Result
-from indexlm.lab.jumps import REPORT_CURVE, jump_in, jump_of, share_that_jumps
-from indexlm.lab.studies.emergence import CONSTANT, QUESTIONS, STUDY, arms
+from indexlm.lab.jumps import (
+    REPORT_CURVE,
+    jump_in,
+    jump_of,
+    logarithmic,
+    share_that_jumps,
+    steepest,
+    steepest_of_logarithm,
+)
+from indexlm.lab.studies.emergence import STUDY, arms
+from indexlm.lab.studies.emergence_page import CONSTANT, QUESTIONS
 from indexlm.lab.study import Results
 
 STEP = [0.25] * 16 + [0.5, 0.8] + [0.95] * 22
 LINE = list(np.linspace(0.25, 0.95, 40))
+AT = range(20, 801, 20)
+SMOOTH = logarithmic(AT, 0.25, 0.95)
+FLAT = [0.25] * 40
 
 
 def drawn(accuracy: list[float], margin: list[float], seeds: int = 3) -> Results:
@@ -46,25 +58,45 @@ def test_nothing_changes_during_a_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "margin", "jumps", "smoother"),
+    ("accuracy", "margin", "surges", "smoother"),
     [
         (STEP, LINE, "reproduced", "reproduced"),
         (STEP, STEP, "reproduced", "no difference"),
-        (LINE, LINE, "no difference", "no difference"),
-        (LINE, STEP, "no difference", "opposite"),
+        (SMOOTH, SMOOTH, "no difference", "no difference"),
+        (FLAT, FLAT, "no difference", "no difference"),
+        (LINE, LINE, "opposite", "no difference"),
+        (LINE, STEP, "opposite", "opposite"),
     ],
 )
 def test_verdicts_follow_the_curves(
-    accuracy: list[float], margin: list[float], jumps: str, smoother: str
+    accuracy: list[float], margin: list[float], surges: str, smoother: str
 ) -> None:
     found = verdicts(STUDY, drawn(accuracy, margin))
-    assert (found["accuracy jumps"], found["margin is smoother"]) == (jumps, smoother)
+    assert list(found.values())[:2] == [surges, smoother]
+
+
+def test_the_steepest_tenth_is_of_tokens_and_not_of_points() -> None:
+    assert steepest([10, 20, 30, 100], [0.0, 0.1, 0.3, 0.9]) == pytest.approx(0.2)
+    assert steepest(AT, LINE) == pytest.approx(0.7 * 4 / 39)
+    assert steepest(AT, SMOOTH) == pytest.approx(0.7 * np.log(5) / np.log(40))
+
+
+def test_the_noise_of_a_curve_is_in_the_smooth_rise_beside_it() -> None:
+    """Where nothing rises, the steepest tenth of a measured curve is noise all the same."""
+    assert steepest_of_logarithm(AT, SMOOTH) == pytest.approx(steepest(AT, SMOOTH), abs=0.01)
+    pairs = []
+    for seed in range(50):
+        curve = list(0.25 + np.random.default_rng(seed).normal(0, 0.03, 40))
+        pairs.append((steepest(AT, curve), steepest_of_logarithm(AT, curve)))
+    measured, smooth = np.mean(pairs, axis=0)
+    assert 0.1 < measured < 0.15
+    assert smooth == pytest.approx(measured, abs=0.015)
 
 
 def test_a_jump_is_found_where_it_is() -> None:
     (result,) = drawn(STEP, LINE, seeds=1)[CONSTANT].values()
     found = jump_of(result, f"{QUESTIONS}/accuracy")
-    assert found.found and 320 < found.at < 380
+    assert found.found and 320 < found.at / (16 * 32) < 380
     assert share_that_jumps(result, f"{QUESTIONS}/margin") == 0
     assert share_that_jumps(replace(result, diverged="loss nan"), f"{QUESTIONS}/margin") is None
 

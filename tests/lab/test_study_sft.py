@@ -61,9 +61,10 @@ def test_verdicts_follow_the_numbers(gain: float, total: str, answers: str) -> N
         return plain(arm, seed, name) + (gain if better else 0)
 
     found = verdicts(STUDY, results_of(STUDY, score))
-    assert found[f"both against plain, {REPORT_RATE:g}"] == total
-    assert found[f"replay costs answers, {REPORT_RATE:g}"] == answers
-    assert found[f"both against plain, {HIGH_RATE:g}"] == "no difference"
+    report, high = (f"(at {rate:g} of the peak rate)" for rate in (REPORT_RATE, HIGH_RATE))
+    assert found[f"both against plain {report}"] == total
+    assert found[f"replay costs answers {report}"] == answers
+    assert found[f"both against plain {high}"] == "no difference"
 
 
 def test_the_page_has_the_measured_share_and_the_arms_that_diverged() -> None:

@@ -10,16 +10,20 @@ from collections.abc import Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 from small_studies import HEADS, RATES, install
 
+from indexlm.cli import lab as cli_lab
 from indexlm.cli import main
 from indexlm.errors import UserError
 from indexlm.lab import studies
 from indexlm.lab.studies import STUDIES, study
+from indexlm.lab.study import FIRST_SEED
 from indexlm.lab.suite import Asked, named_arms, read_outcomes, run_studies
+from indexlm.records import only_writer
 
 HERE = Path(__file__).parent
 
@@ -119,7 +123,7 @@ def test_pages_are_made_of_the_results_alone(ran: Path, tmp_path: Path) -> None:
         assert (tmp_path / page).read_bytes() == (ran / page).read_bytes()
 
 
-def test_a_kill_costs_no_finished_arm(tmp_path: Path) -> None:
+def test_a_kill_costs_no_finished_arm_and_changes_no_number(ran: Path, tmp_path: Path) -> None:
     """SIGKILL of the whole process group when two arms are done; the same command goes on."""
     arguments = ["run", "little-rates", "--out", "out", "--workers", "1"]
     process = subprocess.Popen(
@@ -138,7 +142,17 @@ def test_a_kill_costs_no_finished_arm(tmp_path: Path) -> None:
     after = arms_in(out)
     assert len(after) == 6
     assert {name: after[name] for name in kept} == kept
-    assert json.loads((out / "little-rates.json").read_text())["seeds"] == [0, 1, 2]
+    killed, undisturbed = (
+        json.loads((each / "little-rates.json").read_text()) for each in (out, ran)
+    )
+    assert killed["seeds"] == [100, 101, 102]
+    for name in ("verdict", "sentence", "claims", "shown"):
+        assert killed[name] == undisturbed[name], name
+    assert [_scores(arm) for arm in killed["arms"]] == [_scores(arm) for arm in undisturbed["arms"]]
+
+
+def _scores(arm: dict[str, Any]) -> Any:
+    return {seed: left["scores"] for seed, left in arm["seeds"].items()}
 
 
 def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
@@ -160,19 +174,42 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
-def test_more_seeds_are_added_to_what_there_is(ran: Path, tmp_path: Path) -> None:
-    out = tmp_path / "more"
-    first = run_studies(["little-rates"], Asked("quick", out, seeds=2, workers=1))
-    assert first[0]["verdict"] == "inconclusive"
-    assert first[0]["made"]["command"].endswith("--preset quick --seeds 2")
+def test_other_seeds_are_other_arms_and_more_are_added_to_what_there_is(
+    ran: Path, tmp_path: Path
+) -> None:
+    """Verdicts of seeds that nobody has looked at; none of them is taken from what there is."""
+    out = tmp_path / "out"
+    arguments = ["run", "little-rates", "--out", "out", "--workers", "1", "--first-seed", "7"]
+    code, _, err = lab_here(tmp_path, *arguments, "--seeds", "2")
+    assert code == 0, err
+    (first,) = read_outcomes(out)
+    assert (first["seeds"], first["verdict"]) == ([7, 8], "inconclusive")
+    command = "indexlm lab run little-rates --preset quick --seeds 2 --first-seed 7"
+    assert first["made"]["command"] == command
+    assert command in (out / "little-rates.html").read_text()
+    assert read_outcomes(ran)[0]["made"]["command"] == "indexlm lab run little-rates --preset quick"
     stamps = arms_in(out)
-    (more,) = run_studies(["little-rates"], Asked("quick", out, workers=1))
-    assert (more["seeds"], more["verdict"]) == ([0, 1, 2], "reproduced")
-    assert more["made"]["command"] == "indexlm lab run little-rates --preset quick"
+    assert not stamps.keys() & arms_in(ran).keys()
+    (more,) = run_studies(["little-rates"], Asked("quick", out, first_seed=7, workers=1))
+    assert (more["seeds"], more["verdict"]) == ([7, 8, 9], "reproduced")
+    assert more["made"]["command"].endswith("--preset quick --first-seed 7")
     assert {name: arms_in(out)[name] for name in stamps} == stamps
 
 
+def test_the_command_s_first_seed_is_that_of_the_studies() -> None:
+    assert cli_lab.FIRST_SEED == FIRST_SEED
+
+
 # What is refused.
+
+
+def test_a_folder_is_one_command_s_at_a_time(ran: Path, tmp_path: Path) -> None:
+    arguments = ["run", "little-rates", "--out", "out"]
+    with only_writer(tmp_path / "out" / "work"):
+        code, out, err = lab_here(tmp_path, *arguments)
+    assert (code, out) == (2, "")
+    assert "out/work is in use by another process; wait for it or name another --out" in err
+    assert not arms_in(tmp_path / "out") and not list((tmp_path / "out").glob("*.*"))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +222,21 @@ def test_more_seeds_are_added_to_what_there_is(ran: Path, tmp_path: Path) -> Non
             "'quantum' is no study; there are little-rates, little-heads",
         ),
         (["run", "little-rates", "--preset", "gpu"], "has no preset gpu; it has quick, full"),
+        (["run", "all", "quantum"], "'quantum' is no study"),
+        (["run", "little-rates", "--preset", "tiny"], "'tiny' is not one of"),
+        (["run", "little-rates", "--seeds", "0"], "Invalid value for '--seeds'"),
+        (["run", "little-rates", "--first-seed", "-1"], "Invalid value for '--first-seed'"),
+        (["run"], "Missing argument"),
         (["run", "little-rates", "--out", "file"], "file is a file, not a folder"),
+        (["run", "little-rates", "--out", "file/in/it"], "file is a file, not a folder"),
+        (["run", "little-rates", "--out", "/proc/lab"], "/proc/lab/work cannot be made"),
+        (["run", "little-rates", "--out", "broken"], "broken/x.json is no result of a study"),
+        (["run", "little-rates", "--text", "empty"], "--text and --tokenizer belong together"),
+        (["run", "little-rates", "--tokenizer", "file"], "--text and --tokenizer belong together"),
+        (
+            ["run", "little-rates", "--text", "empty", "--tokenizer", "file"],
+            "empty holds no refined text; give the --out of",
+        ),
         (["report", "empty"], "empty holds no result of a study"),
         (["report", "broken"], "broken/x.json is no result of a study"),
         (["list", "broken"], "broken/x.json is no result of a study"),

@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from types import ModuleType
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from indexlm.lab.arms import Arm
 from indexlm.lab.corpus import WorldSource
 from indexlm.lab.drawing import number
 from indexlm.lab.heads import set_row_norms
-from indexlm.lab.studies import head_gradient, learning_rate, norm_head
+from indexlm.lab.studies import head_gradient, learning_rate, norm_head, schedules, shape
 from indexlm.lab.study import Results
 from indexlm.lab.sweep import LOSS, SWEPT, at, at_best, at_rates, best, by_step, rates, swept
 from indexlm.lab.verdict import Said
@@ -39,6 +40,13 @@ def test_the_rates_begin_with_the_reports_pair_and_go_on_by_its_ratio(preset: st
     assert found[:2] == [2e-4, 5e-4]
     assert all(b / a == pytest.approx(2.5, rel=1e-4) for a, b in pairwise(found))
     assert len(found) >= 5
+
+
+@pytest.mark.parametrize("study", [norm_head, schedules, shape])
+def test_models_of_the_gpu_preset_have_ten_million_weights_outside_the_embeddings(
+    study: ModuleType,
+) -> None:
+    assert min(a.model.non_embedding_parameters for a in study.STUDY.arms("gpu", 0)) >= 10_000_000
 
 
 def test_three_studies_share_their_arms() -> None:

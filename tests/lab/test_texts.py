@@ -170,3 +170,17 @@ def test_text_without_a_tokenizer_is_refused(refined: Path, tmp_path: Path) -> N
         run_studies(["shape"], Asked("quick", tmp_path, text=refined))
     with pytest.raises(UserError, match="no refined text"):
         run_studies(["shape"], Asked("quick", tmp_path, text=tmp_path, tokenizer=tmp_path))
+
+
+@pytest.mark.parametrize("preset", ["quick", "full", "gpu"])
+def test_shapes_are_equal_in_what_they_are_said_to_be(preset: str) -> None:
+    corpus = Corpus(
+        made_from="", vocab_size=8000, shares={"en": 1.0}, text="", tokenizer="", tokens=""
+    )
+    arms = on_text.of_shapes(preset, 0, corpus)  # type: ignore[arg-type]
+    deep, shallow, whole = (arm.model for arm in arms)
+    equal = pytest.approx(shallow.non_embedding_parameters, rel=0.006)
+    assert deep.non_embedding_parameters == equal
+    assert whole.parameters == pytest.approx(shallow.parameters, rel=0.01)
+    assert deep.layers == whole.layers == 4 * shallow.layers
+    assert whole.head_dim < 2 * shallow.head_dim

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexlm.lab.intervals import sign_interval, t_interval
-from indexlm.lab.verdict import WORDS, Claim, Said, judge, sentence
+from indexlm.lab.verdict import WORDS, Claim, Said, amount, judge, sentence
 
 CLAIM = Claim(
     metric=Said("accuracy", "准确率"),
@@ -87,6 +87,11 @@ def test_two_seeds_that_agree_to_the_last_digit_decide_nothing() -> None:
         assert verdict.word == "inconclusive"
 
 
+def test_three_seeds_can_decide() -> None:
+    three = {seed: value for seed, value in moved(0.1).items() if seed < 3}
+    assert judge(CLAIM, three, {seed: CONTROL[seed] for seed in three}).word == "reproduced"
+
+
 def test_two_arms_that_guess_are_not_called_equal() -> None:
     guessing = dict.fromkeys(range(5), 0.25)
     verdict = judge(CLAIM, guessing, guessing)
@@ -144,7 +149,7 @@ def test_a_diverged_arm_is_counted_and_not_dropped() -> None:
     verdict = judge(CLAIM, treatment, CONTROL)
     assert verdict.word == "inconclusive"
     assert verdict.diverged == (2, 0)
-    assert "2 of 8 arms of Norm-Head" in sentence(verdict, "en")
+    assert "of 8 seeds, Norm-Head diverged at 2 and the plain head at 0;" in sentence(verdict, "en")
     left = {seed: value for seed, value in treatment.items() if value is not None}
     assert judge(CLAIM, left, {seed: CONTROL[seed] for seed in left}).word == "reproduced"
 
@@ -212,14 +217,44 @@ def test_the_sentence_begins_with_the_verdict(by: float, en: str, zh: str) -> No
 def test_a_sentence_is_whole_in_both_languages() -> None:
     verdict = judge(replace(CLAIM, unit=Said(" points", " 分")), moved(0.1), CONTROL)
     assert sentence(verdict, "en") == (
-        "Reproduced at 8 seeds: accuracy of Norm-Head less that of the plain head is +0.1 points "
-        "(mean, 95% interval +0.0976 to +0.102); the report claims a higher one; less than 0.02 "
-        "points counts as none."
+        "Reproduced at 8 seeds: accuracy of Norm-Head minus that of the plain head is +0.1 points "
+        "(mean; 95% interval +0.0976 to +0.102, all on the claimed side of zero); the report "
+        "claims a higher one; less than 0.02 points counts as none."
     )
     assert sentence(verdict, "zh") == (
-        "已复现（8 个种子）：Norm-Head 减去普通头的准确率为 +0.1 分（均值，95% 区间 +0.0976 至 "
-        "+0.102）；报告称前者更高；不足 0.02 分视为没有差别。"
+        "已复现（8 个种子）：“Norm-Head”减去“普通头”的准确率为 +0.1 分（均值；95% 区间 +0.0976 至 "
+        "+0.102，全在零点的所称一侧）；报告称前者更高；不足 0.02 分视为没有差别。"
     )
+
+
+@pytest.mark.parametrize(
+    ("direction", "by", "spread", "where"),
+    [
+        ("higher", 0.1, 1, ", all on the claimed side of zero)"),
+        ("higher", -0.1, 1, ", all on the other side of zero)"),
+        ("higher", 0.0, 1, ", all inside the margin)"),
+        ("higher", 0.05, 30, ", which leaves more than one answer open)"),
+        ("same", 0.0, 1, ", all inside the margin)"),
+        ("same", 0.1, 1, ", all beyond the margin)"),
+    ],
+)
+def test_the_sentence_says_where_the_interval_lies(
+    direction: Any, by: float, spread: float, where: str
+) -> None:
+    assert where in sentence(
+        judge(replace(CLAIM, direction=direction), moved(by, spread), CONTROL), "en"
+    )
+
+
+def test_one_of_a_unit_is_one() -> None:
+    assert (amount(1, " points"), amount(2, " points")) == ("1 point", "2 points")
+    assert (amount(0.02, " nats"), amount(1, " 个百分点")) == ("0.02 nats", "1 个百分点")
+
+
+def test_a_single_seed_is_one_seed() -> None:
+    assert sentence(judge(CLAIM, {0: 0.9}, {0: 0.5}), "en").startswith("Inconclusive at 1 seed: ")
+    diverged = sentence(judge(CLAIM, {0: None}, {0: 0.5}), "en")
+    assert "of 1 seed, Norm-Head diverged at 1" in diverged
 
 
 @given(

@@ -5,10 +5,8 @@ from pathlib import Path
 import pytest
 from small_arms import CPU, arm, exploding, wsd
 
-from indexlm.errors import UserError
-from indexlm.lab.running import can_fork, result_of, run
+from indexlm.lab.running import can_fork, run
 from indexlm.lab.workers import run_all, with_needed, with_trunks, work
-from indexlm.records import only_writer
 
 TRUNK = arm(name="trunk", train=wsd(8))
 FORKS = [arm(name=f"fork {n}", train=wsd(8 + n), decay_steps=n, trunk=TRUNK) for n in (2, 4)]
@@ -47,9 +45,3 @@ def test_a_trunk_comes_once_and_before_its_forks() -> None:
 def test_work_is_of_the_steps_that_a_fork_has_of_its_own() -> None:
     assert work(FORKS[1]) == pytest.approx(2 * work(FORKS[0]), abs=1)
     assert work(TRUNK) == pytest.approx(4 * work(FORKS[0]), abs=2)
-
-
-def test_a_folder_is_one_call_s_at_a_time(tmp_path: Path) -> None:
-    with only_writer(tmp_path), pytest.raises(UserError, match="in use"):
-        run_all("test", [TRUNK], tmp_path, 1, CPU)
-    assert result_of(TRUNK, tmp_path) is None

@@ -35,7 +35,9 @@ data = typer.Typer(help="Raw text to clean, tiered documents.", no_args_is_help=
 tokenizer = typer.Typer(help="Learn and judge a tokenizer.", no_args_is_help=True)
 train = typer.Typer(help="The training stages of a recipe, one by one.", no_args_is_help=True)
 studies = typer.Typer(
-    help="The experiments of the report again, with a computed verdict each.", no_args_is_help=True
+    help="The experiments of the report again, with a computed verdict each. Start with: "
+    "indexlm lab run learning-rate",
+    no_args_is_help=True,
 )
 character = typer.Typer(help="Make a character and talk to it.", no_args_is_help=True)
 

@@ -12,6 +12,8 @@ from indexlm.errors import StoppedError, UserError
 ALL = "all"
 PLACE = Path("lab")
 """Of results, in the current folder."""
+FIRST_SEED = 100
+"""`lab.study.FIRST_SEED`, which to import takes seconds that `--help` has not; a test compares."""
 
 
 class Preset(StrEnum):
@@ -45,18 +47,29 @@ def lab_list(
 
 def lab_run(
     names: Annotated[
-        list[str], typer.Argument(metavar="STUDY...", help=f"as `lab list` names them, or {ALL}")
+        list[str], typer.Argument(metavar="STUDY", help=f"as `lab list` names them, or {ALL}")
     ],
     preset: Annotated[
         Preset,
         typer.Option(
-            help="quick: minutes for all; full: more seeds and finer lists, within an hour on two "
-            "cores; gpu: models of 10M parameters and more"
+            help="quick: all ten studies in minutes; full: more seeds and finer lists, within an "
+            "hour on two cores; gpu: models of 10M parameters and more, on one GPU"
         ),
     ] = Preset.QUICK,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="below three nothing is decided [of the preset]")
+        int | None,
+        typer.Option(
+            min=1, help="runs of every arm; below three nothing is decided [of the preset]"
+        ),
     ] = None,
+    first_seed: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="the seeds are this and the next ones; another first one asks whether a verdict "
+            "was luck. Those below 100 were seen while the studies were designed",
+        ),
+    ] = FIRST_SEED,
     out: Annotated[Path, typer.Option("--out", help="folder of results")] = PLACE,
     workers: Annotated[
         int | None, typer.Option(min=1, help="arms side by side [one for each core]")
@@ -65,14 +78,16 @@ def lab_run(
         Path | None,
         typer.Option(
             help="a folder that `data refine` made: norm-head, shape, learning-rate and schedules "
-            "are then asked of real text too, in bits per byte"
+            "are then asked of real text too, in bits per byte; with --tokenizer"
         ),
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="its tokenizer: a folder, or a .model file")
     ] = None,
 ) -> None:
-    """Run studies: results, pages and an index of verdicts in the folder --out.
+    """Run studies; leaves a page for each and an index of verdicts in the folder --out.
+
+    Start with one study: indexlm lab run learning-rate, then open lab/index.html.
 
     An arm that several studies need is trained once, and none that is there is trained again:
     stopped, the same command goes on, and --seeds with a larger number adds to what there is.
@@ -83,9 +98,11 @@ def lab_run(
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file, not a folder; name another --out")
     check_above(out)
-    asked = list(STUDIES) if ALL in names else names
+    asked = [each for name in names for each in (STUDIES if name == ALL else [name])]
     try:
-        results = run_studies(asked, Asked(preset.value, out, seeds, workers, text, tokenizer))
+        results = run_studies(
+            asked, Asked(preset.value, out, seeds, first_seed, workers, text, tokenizer)
+        )
     except StoppedError as error:
         raise StoppedError(f"{error}; the same command goes on in {out}") from error
     except KeyboardInterrupt as error:

@@ -7,6 +7,9 @@ from indexlm.lab.outcome import Outcome
 from indexlm.lab.pieces import Plain, plain_number, said, wide
 from indexlm.report.markup import Html, both, element, join, number, sentence, short, table
 
+MOST_SCORES = 6
+"""Of a table."""
+
 
 def arm_tables(found: Outcome) -> Html:
     arms = found["arms"]
@@ -23,15 +26,21 @@ def arm_tables(found: Outcome) -> Html:
     meanings = [
         element("li", said("div", each._asdict(), "note said")) for each in explained(scores)
     ]
-    parts = [_costs(arms), _scores(arms, scores), note, element("ul", *meanings)]
-    return join(*parts, _every_seed(arms, scores))
+    parts = [_costs(arms), *(_scores(arms, part) for part in _parts(scores)), note]
+    return join(*parts, element("ul", *meanings), _every_seed(arms, _parts(scores)))
+
+
+def _parts(scores: Sequence[str]) -> list[Sequence[str]]:
+    """As many as fit beside each other on paper; at least one part, of none where there is none."""
+    starts = range(0, max(len(scores), 1), MOST_SCORES)
+    return [scores[start : start + MOST_SCORES] for start in starts]
 
 
 def _costs(arms: Sequence[Plain]) -> Html:
     head = [
         both("Arm", "运行"),
         both("Parameters", "参数"),
-        both("Without embedding and head", "不含嵌入与输出头"),
+        both("In the layers", "各层之内"),
         both("Steps", "步数"),
         both("Tokens", "词元"),
         both("FLOPs", "计算量"),
@@ -85,23 +94,25 @@ def _score(found: Plain | None) -> str:
     return f"{shown} ± {(high - low) / 2:.3f}"
 
 
-def _every_seed(arms: Sequence[Plain], scores: Sequence[str]) -> Html:
+def _every_seed(arms: Sequence[Plain], parts: Sequence[Sequence[str]]) -> Html:
     """Folded away: the values that the means are of."""
-    head = [both("Arm", "运行"), both("Seed", "种子"), both("Fingerprint", "指纹")]
-    head += [*map(_broken, scores), both("Diverged", "发散")]
-    rows = [
-        [
-            wide(arm["name"]),
-            number_of,
-            element("code", seed["fingerprint"][:16]),
-            *(plain_number(seed["scores"].get(name)) for name in scores),
-            seed["diverged"],
-        ]
-        for arm in arms
-        for number_of, seed in arm["seeds"].items()
-    ]
     summary = element("summary", both("Every seed", "逐个种子"))
-    return element("details", summary, table(head, rows))
+    tables = [_seeds(arms, part, whole=not place) for place, part in enumerate(parts)]
+    return element("details", summary, *tables)
+
+
+def _seeds(arms: Sequence[Plain], scores: Sequence[str], whole: bool) -> Html:
+    """`whole` with what a seed has beside its scores."""
+    head = [both("Arm", "运行"), both("Seed", "种子"), *map(_broken, scores)]
+    if whole:
+        head += [both("Fingerprint", "指纹"), both("Diverged", "发散")]
+    rows = []
+    for arm in arms:
+        for number_of, seed in arm["seeds"].items():
+            values = [plain_number(seed["scores"].get(name)) for name in scores]
+            more = [element("code", seed["fingerprint"][:16]), seed["diverged"]] if whole else []
+            rows.append([wide(arm["name"]), number_of, *values, *more])
+    return table(head, rows)
 
 
 def _score_names(arms: Sequence[Plain]) -> list[str]:

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from indexlm.lab.pieces import Plain, claimed_by, unended
 from indexlm.report.figures import PALETTE, WIDTH, drawing, scientific
 from indexlm.report.markup import Html, both, element, sentence, short
-
-Plain = Mapping[str, Any]
 
 COLOURS = ("base", "pure", "chat", "character", "bad", "trunk", "bigram")
 DASHES = ((0, ()), (0, (4, 2)), (0, (1, 1.5)))
@@ -28,6 +27,8 @@ MOST_NAMES = 4
 PANEL_HEIGHT = 2.9
 STRIP_HEIGHT = 0.92
 """Inches."""
+TITLE_LINE, TITLE_ROOM = 0.17, 132
+"""Of a strip: inches for each further line, and letters in one."""
 HIGH = 36
 """Letters beside a panel."""
 PARTS = re.compile(
@@ -63,11 +64,13 @@ def _abreast(panels: Sequence[Plain]) -> int:
 
 def differences(claims: Sequence[Plain], name: str) -> Html:
     """A strip for each claim: the differences of all seeds, their interval, and the margin."""
-    with drawing(name, STRIP_HEIGHT * len(claims) + 0.15) as page:
-        grid = page.figure.subplots(len(claims), 1, squeeze=False)[:, 0]
-        for place, (axes, claim) in enumerate(zip(grid, claims), 1):
+    titles = [_strip_title(place, claim) for place, claim in enumerate(claims, 1)]
+    heights = [STRIP_HEIGHT + TITLE_LINE * title.count("\n") for title in titles]
+    with drawing(name, sum(heights) + 0.15) as page:
+        grid = page.figure.subplots(len(claims), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, claim, title in zip(grid, claims, titles):
             _strip(axes, claim)
-            axes.set_title(f"{place}. {_strip_title(claim)}", pad=3)
+            axes.set_title(title, pad=3)
         svg = page.svg("Differences of all seeds, their intervals and the margins, by claim")
     return element(
         "figure",
@@ -76,9 +79,10 @@ def differences(claims: Sequence[Plain], name: str) -> Html:
             "figcaption",
             "Every dot is the difference of one seed; the bar is the 95% interval of their mean "
             "(of their median where an arm diverged). Inside the grey band a difference counts as "
-            "none; the arrow points to the side that is claimed.",
+            "none; the arrow points to the side that is claimed, by the report unless the title "
+            "names another.",
             "每个点为一个种子的差值，横条为均值的 95% 区间（有发散时为中位数的区间）。"
-            "灰带以内视为没有差别；箭头指向所称的一侧。",
+            "灰带以内视为没有差别；箭头指向所称的一侧，标题未注明出处者为报告的论断。",
         ),
     )
 
@@ -114,13 +118,14 @@ def _strip(axes: Any, claim: Plain) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=9))
 
 
-def _strip_title(claim: Plain) -> str:
-    """Which of the claims it is says the table below; metrics are too long to stand here twice."""
-    sides = (claim["treatment"], claim["control"])
-    english, chinese = (" − ".join(side[language] for side in sides) for language in ("en", "zh"))
-    unit = claim["unit"]["en"].strip()
-    both_said = english if english == chinese else f"{english} · {chinese}"
-    return f"{both_said} ({unit})" if unit else both_said
+def _strip_title(place: int, claim: Plain) -> str:
+    """Metrics are too long to stand here too: `place` is that in the table below."""
+    treatment, control = unended(claim["treatment"]), unended(claim["control"])
+    sides = dict.fromkeys(f"{one} − {other}" for one, other in zip(treatment, control))
+    unit, whose = claim["unit"]["en"].strip(), claimed_by(claim)
+    title = f"{place}. {' · '.join(sides)}"
+    title += f" ({unit})" if unit else ""
+    return _folded(title if whose is None else f"{title}, {whose[0]}", TITLE_ROOM)
 
 
 def _colour_of(word: str) -> str:

@@ -51,7 +51,7 @@ MEANINGS = {
     ),
     "loss/hq": Said(
         "loss/hq: nats per token on curated documents that no arm trains on",
-        "loss/hq：未用于训练的精选文档上每词元的损失（纳特）",
+        "loss/hq：未用于训练的精选文档上每词元的损失（奈特）",
     ),
     "loss/web": Said(
         "loss/web: the same on ordinary documents, with noise and some wrong facts",

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from indexlm.lab.outcome import Outcome
-from indexlm.lab.pieces import RULES, WORD_ZH, said, seeds_said, verdict_word
+from indexlm.lab.pieces import WORD_ZH, further, reading, said, seeds_said, verdict_word
 from indexlm.lab.verdict import WORDS
 from indexlm.records import clock
 from indexlm.report.markup import Html, both, document, element, fact, join, sentence, table
@@ -13,9 +13,9 @@ from indexlm.report.markup import Html, both, document, element, fact, join, sen
 def index_page(results: Sequence[Outcome]) -> str:
     """All verdicts, with a link to each page."""
     counts = Counter(found["verdict"] for found in results)
+    of_all = both(f"of {len(results)}", f"共 {len(results)} 项")
     facts = [
-        fact(both(word.capitalize(), WORD_ZH[word]), str(counts[word]), f"of {len(results)}")
-        for word in WORDS
+        fact(both(word.capitalize(), WORD_ZH[word]), str(counts[word]), of_all) for word in WORDS
     ]
     header = element(
         "header",
@@ -38,9 +38,7 @@ def index_page(results: Sequence[Outcome]) -> str:
     ]
     body = [_index_row(found) for found in results]
     heading = element("h2", both("Verdicts", "判定"))
-    verdicts = element(
-        "section", heading, table(head, body, words=4), sentence("p", *RULES, "note")
-    )
+    verdicts = element("section", heading, table(head, body, words=4), reading(), id="verdicts")
     footer = sentence(
         "footer",
         "Written by indexlm from the JSON of each study. A verdict holds for the size and the data "
@@ -52,18 +50,10 @@ def index_page(results: Sequence[Outcome]) -> str:
 
 
 def _index_row(found: Outcome) -> list[Html | str]:
-    others = Counter(claim["verdict"] for claim in found["claims"][1:])
-    more = Html("")
-    if others:
-        parts = [
-            both(f"{count} {word}", f"{count} 项{WORD_ZH[word]}") for word, count in others.items()
-        ]
-        commas = [join(part, ", ") for part in parts[:-1]]
-        more = element("small", both("Further claims: ", "其余论断："), *commas, parts[-1])
     return [
         element("a", said("div", found["title"]), href=f"{found['study']}.html"),
         verdict_word(found["verdict"]),
-        join(said("div", found["sentence"]), more),
-        join(found["preset"], element("small", seeds_said(found))),
+        join(said("div", found["sentence"]), further(found)),
+        join(found["preset"], element("small", seeds_said(found), class_="unbroken")),
         clock(found["made"]["cpu_seconds"]),
     ]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from indexlm.config import OptimiserConfig, ScheduleConfig, TrainConfig
 from indexlm.lab.arms import Arm, TextData, TextPhase, Watch
 from indexlm.lab.drawing import Column, bars, curve, number, scored, table
-from indexlm.lab.reference import FFN_RATIO
+from indexlm.lab.reference import FFN_RATIO, heads_that_fill
 from indexlm.lab.study import Declared, Figure, OnText, Panel, PresetName, Results, Table
 from indexlm.lab.texts import ALL, Corpus
 from indexlm.lab.verdict import REPORT, Claim, Said
@@ -45,7 +45,7 @@ class Size:
 
 SIZES: Mapping[PresetName, Size] = {
     "quick": Size(64, 4, 16, 3.0, 64, 16, 150, 4e-3, 24),
-    "full": Size(64, 4, 16, 3.0, 128, 16, 300, 4e-3, 48),
+    "full": Size(64, 4, 16, 3.0, 64, 16, 200, 4e-3, 24),
     "gpu": Size(384, 8, 64, 2.3, 512, 64, 1500, 1.5e-3, 256),
 }
 DECAY = 0.2
@@ -69,7 +69,7 @@ def arm(preset: PresetName, seed: int, corpus: Corpus, name: str, **changed: Any
 
 def shape(each: Size, corpus: Corpus, **changed: Any) -> ModelConfig:
     fields: dict[str, Any] = {"hidden": each.hidden, "layers": each.layers} | changed
-    heads = fields["hidden"] // each.head_width
+    heads = heads_that_fill(fields["hidden"], each.head_width)
     fields = {
         "vocab_size": corpus.vocab_size,
         "heads": heads,
@@ -148,8 +148,11 @@ def of_shapes(preset: PresetName, seed: int, corpus: Corpus) -> Sequence[Arm]:
     each = SIZES[preset]
     deep = shape(each, corpus, hidden=each.hidden // 2, layers=4 * each.layers)
     shallow = shape(each, corpus)
-    widths = range(deep.hidden, shallow.hidden, each.head_width)
-    some = [shape(each, corpus, hidden=width, layers=4 * each.layers) for width in widths]
+    some = [
+        shape(each, corpus, hidden=width, layers=4 * each.layers)
+        for width in range(deep.hidden, shallow.hidden, 2)
+        if heads_that_fill(width, each.head_width)
+    ]
     whole = min(some, key=lambda model: abs(model.parameters - shallow.parameters))
     return [
         arm(preset, seed, corpus, "deep", model=deep),
@@ -160,9 +163,14 @@ def of_shapes(preset: PresetName, seed: int, corpus: Corpus) -> Sequence[Arm]:
 
 # Claims and pages.
 
+CREDITS_ROWS = Said("whoever credits the normalisation", "“归功于归一化”之说")
+"""The report compares with a plain head as it is drawn."""
+LARGER_IS_BETTER = Said("whoever holds a larger rate to be better as such", "“学习率越大越好”之说")
+"""The report has one pair, and says nothing of an optimum."""
+
 
 def _claim(
-    name: str,
+    name: Said,
     treatment: tuple[str, Said],
     control: tuple[str, Said],
     direction: Literal["higher", "lower", "same"],
@@ -172,7 +180,8 @@ def _claim(
         BITS, treatment[1], control[1], direction, MARGIN, "high", UNIT, claimant=claimant
     )
     sides = treatment[0] + SUFFIX, control[0] + SUFFIX
-    return Declared(f"real text: {name}", claim, *sides, number(ALL))
+    named = Said(f"real text: {name.en}", f"真实文本：{name.zh}")
+    return Declared(named, claim, *sides, number(ALL))
 
 
 def _on_text(arms: Any, design: Said, named: Mapping[str, Said], claims: list[Declared]) -> OnText:
@@ -231,8 +240,8 @@ HEADS = _on_text(
     ),
     dict([NORM, PLAIN, SCALED]),
     [
-        _claim("Norm-Head against plain", NORM, PLAIN, "lower"),
-        _claim("against the same scale", NORM, SCALED, "lower"),
+        _claim(Said("Norm-Head against plain", "Norm-Head 对普通头"), NORM, PLAIN, "lower"),
+        _claim(Said("against the same scale", "尺度相同时"), NORM, SCALED, "lower", CREDITS_ROWS),
     ],
 )
 RATES = _on_text(
@@ -243,8 +252,8 @@ RATES = _on_text(
     ),
     dict([SMALL, LARGE, BELOW, BEST]),
     [
-        _claim("the report's pair", LARGE, SMALL, "lower"),
-        _claim("near the optimum", BEST, BELOW, "lower"),
+        _claim(Said("the report's pair", "报告的一对学习率"), LARGE, SMALL, "lower"),
+        _claim(Said("near the optimum", "最佳值附近"), BEST, BELOW, "lower", LARGER_IS_BETTER),
     ],
 )
 SCHEDULES = _on_text(
@@ -252,8 +261,8 @@ SCHEDULES = _on_text(
     Said("three schedules of equal peak and end.", "三种调度，峰值与终值相同。"),
     dict([COSINE, LINEAR, WSD]),
     [
-        _claim("WSD and cosine", WSD, COSINE, "same"),
-        _claim("linear and cosine", LINEAR, COSINE, "same"),
+        _claim(Said("WSD and cosine", "WSD 与余弦"), WSD, COSINE, "same"),
+        _claim(Said("linear and cosine", "线性与余弦"), LINEAR, COSINE, "same"),
     ],
 )
 SHAPES = _on_text(
@@ -265,7 +274,7 @@ SHAPES = _on_text(
     ),
     dict([DEEP, SHALLOW, WHOLE]),
     [
-        _claim("deep against shallow", DEEP, SHALLOW, "lower"),
-        _claim("at equal total weights", WHOLE, SHALLOW, "lower"),
+        _claim(Said("deep against shallow", "深对浅"), DEEP, SHALLOW, "lower"),
+        _claim(Said("at equal total weights", "总参数相同时"), WHOLE, SHALLOW, "lower"),
     ],
 )

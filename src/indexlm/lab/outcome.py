@@ -27,13 +27,31 @@ from indexlm import __version__
 from indexlm.errors import UserError, shown
 from indexlm.lab.arms import Arm, Result
 from indexlm.lab.intervals import t_interval
-from indexlm.lab.study import Declared, Figure, Line, Panel, PresetName, Results, Study, Table
+from indexlm.lab.study import (
+    FIRST_SEED,
+    Declared,
+    Figure,
+    Line,
+    Panel,
+    PresetName,
+    Results,
+    Study,
+    Table,
+)
 from indexlm.lab.texts import Corpus
 from indexlm.lab.verdict import Said
 from indexlm.model import costs
 from indexlm.runtime import code_fingerprint
 
 Outcome = dict[str, Any]
+
+FORMAT = 1
+TEXTS = ("title", "question", "report", "design", "limits")
+KEYS = (
+    *("verdict", "sentence", "preset", "presets", "seeds", *TEXTS),
+    *("claims", "arms", "shown", "extra", "made"),
+)
+"""Of a stored result, beside `format` and `study`."""
 
 MOST_POINTS = 160
 """Of a line; more of them are drawn as means of neighbours."""
@@ -52,23 +70,20 @@ def outcome(
     claims = [_claim(each, results) for each in study.claims]
     seeds = sorted({seed for by_seed in results.values() for seed in by_seed})
     return {
-        "format": 1,
+        "format": FORMAT,
         "study": study.name,
         "verdict": claims[0]["verdict"],
         "sentence": claims[0]["sentence"],
         "preset": preset,
         "presets": list(study.seeds),
         "seeds": seeds,
-        **{
-            name: getattr(study, name)._asdict()
-            for name in ("title", "question", "report", "design", "limits")
-        },
+        **{name: getattr(study, name)._asdict() for name in TEXTS},
         "claims": claims,
         "arms": [_arm(name, by_seed) for name, by_seed in results.items()],
         "shown": [_plain(each) for each in study.shown(results)],
         "extra": {} if study.extra is None else _plain(study.extra(preset)),
         "made": {
-            "command": _command(study, preset, len(seeds), corpus),
+            "command": _command(study, preset, seeds, corpus),
             "corpus": "" if corpus is None else corpus.made_from,
             "date": datetime.now(UTC).strftime("%Y-%m-%d"),
             "cpu_seconds": round(cpu_seconds, 1),
@@ -88,12 +103,20 @@ def same_but_date(one: Outcome, other: Outcome) -> bool:
 
 def read_outcome(path: Path) -> Outcome:
     """Raises UserError for a file that holds no result of a study."""
+    remedy = "remove it and give `indexlm lab run` again, or name another folder"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no result of a study: {shown(str(error))}") from error
-    if not isinstance(found, dict) or found.get("format") != 1 or "study" not in found:
-        raise UserError(f"{path} is no result of a study; remove it, or name another folder")
+        raise UserError(f"{path} is no result of a study: {shown(str(error))}; {remedy}") from error
+    if not isinstance(found, dict) or "study" not in found:
+        raise UserError(f"{path} is no result of a study; {remedy}")
+    if found.get("format") != FORMAT:
+        raise UserError(
+            f"{path} is no result of a study that can be read here: its format is "
+            f"{shown(found.get('format'))}, not {FORMAT}; {remedy}"
+        )
+    if missing := [name for name in KEYS if name not in found]:
+        raise UserError(f"{path} is no result of a study: it lacks {', '.join(missing)}; {remedy}")
     return found
 
 
@@ -101,8 +124,9 @@ def _undated(found: Outcome) -> Outcome:
     return found | {"made": {**found["made"], "date": ""}}
 
 
-def _command(study: Study, preset: PresetName, seeds: int, corpus: Corpus | None) -> str:
-    more = "" if seeds == study.seeds[preset] else f" --seeds {seeds}"
+def _command(study: Study, preset: PresetName, seeds: Sequence[int], corpus: Corpus | None) -> str:
+    more = "" if len(seeds) == study.seeds[preset] else f" --seeds {len(seeds)}"
+    more += "" if seeds[0] == FIRST_SEED else f" --first-seed {seeds[0]}"
     more += "" if corpus is None else " --text REFINED --tokenizer MODEL"
     return f"indexlm lab run {study.name} --preset {preset}{more}"
 
@@ -111,7 +135,8 @@ def _claim(each: Declared, results: Results) -> dict[str, Any]:
     treatment, control = each.values(results)
     values = {"treatment": treatment, "control": control}
     return {
-        "name": each.name,
+        "name": each.name.en,
+        "said": each.name._asdict(),
         "arms": {"treatment": each.treatment, "control": each.control},
         **each.verdict(results).as_json(),
         "values": {side: _plain(by_seed) for side, by_seed in values.items()},

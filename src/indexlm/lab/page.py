@@ -5,12 +5,26 @@ the sentence that was computed with it; nobody writes one.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from indexlm.lab.arm_tables import arm_tables
 from indexlm.lab.figures import differences, drawn
 from indexlm.lab.outcome import Outcome
-from indexlm.lab.pieces import RULES, Plain, plain_number, said, seeds_said, verdict_word, wide
+from indexlm.lab.pieces import (
+    Plain,
+    claimed_by,
+    further,
+    plain_number,
+    reading,
+    said,
+    same_or_both,
+    seeds_said,
+    unended,
+    verdict_word,
+    wide,
+)
+from indexlm.lab.verdict import amount
 from indexlm.records import clock
 from indexlm.report.markup import (
     Html,
@@ -30,7 +44,10 @@ CLAIMED = {
     "lower": both("lower", "更低"),
     "same": both("alike", "相近"),
 }
+MEDIAN = both("of the median", "中位数的区间")
 BOXES = {"reproduced": "verdict won", "opposite": "verdict lost"}
+
+INTERVAL = re.compile(r"\[[^]]*\]")
 
 REPORT_SIZES = ("0.1B to 1.9B", "1 亿至 19 亿")
 """Parameters of the models of the report's experiments."""
@@ -73,12 +90,19 @@ def study_page(found: Outcome) -> str:
 
 def _verdict(found: Outcome) -> Html:
     claim = found["claims"][0]
+    english, chinese = claim["said"].values()
     named = element("p", verdict_word(found["verdict"]), class_="word")
     return element(
         "div",
-        element("p", both(claim["name"], ""), class_="question") if claim["name"] else "",
+        sentence(
+            "p",
+            f"The verdict is that of the first claim: {english}",
+            f"判定取自第一条论断：{chinese}",
+            "question said",
+        ),
         named,
         said("p", found["sentence"]),
+        further(found),
         class_=BOXES.get(found["verdict"], "verdict"),
     )
 
@@ -89,11 +113,13 @@ def _facts(found: Outcome) -> Html:
     size = short(sizes[0]) if len(sizes) == 1 else f"{short(sizes[0])} – {short(sizes[-1])}"
     runs = sum(len(arm["seeds"]) for arm in arms)
     diverged = sum(bool(seed["diverged"]) for arm in arms for seed in arm["seeds"].values())
+    kinds = both(f"{len(arms)} kinds, {diverged} diverged", f"{len(arms)} 种，{diverged} 次发散")
+    seconds = found["made"]["cpu_seconds"]
     facts = [
         fact(both("Preset", "档位"), found["preset"], seeds_said(found)),
-        fact(both("Arms", "运行"), str(runs), f"{len(arms)} kinds, {diverged} diverged"),
-        fact(both("Parameters", "参数量"), size, "of each model"),
-        fact(both("CPU time", "CPU 时间"), clock(found["made"]["cpu_seconds"]), "of all arms"),
+        fact(both("Arms", "运行"), str(runs), kinds),
+        fact(both("Parameters", "参数量"), size, both("of each model", "每个模型")),
+        fact(both("CPU time", "CPU 时间"), clock(seconds), both("of all arms", "全部运行合计")),
     ]
     return element("dl", *facts, class_="facts")
 
@@ -111,7 +137,10 @@ def _shown(found: Outcome) -> Html:
 
 
 def _cell(cell: str | Plain) -> Html | str:
-    return cell if isinstance(cell, str) else both(cell["en"], cell["zh"])
+    if not isinstance(cell, str):
+        return both(cell["en"], cell["zh"])
+    # A line may end before an interval and not inside it.
+    return INTERVAL.sub(lambda found: found[0].replace(" ", "\u00a0"), cell)
 
 
 def _first(cell: str | Plain) -> Html:
@@ -138,29 +167,40 @@ def _claims(found: Outcome) -> Html:
         differences(claims, f"{found['study']} differences"),
         table(head, [_claim_row(*each) for each in enumerate(claims, 1)]),
         element("ol", *told) if len(told) > 1 else "",
-        sentence("p", *RULES, "note"),
+        reading(),
     )
 
 
 def _claim_row(place: int, claim: Plain) -> list[Html | str]:
-    arms = f"{claim['treatment']['en']} – {claim['control']['en']}"
-    metric = both(claim["metric"]["en"], claim["metric"]["zh"])
-    unit = claim["unit"]["en"]
-    interval = claim["interval"]
-    centre, ends = "–", "–"
+    interval, ends = claim["interval"], Html("–")
+    centre = "–"
     if interval is not None:
         centre, low, high = map(_signed, interval)
-        ends = f"[{low}, {high}]" + ("" if claim["interval_by"] == "t" else " (median)")
+        kind = Html("") if claim["interval_by"] == "t" else element("small", MEDIAN)
+        ends = join(element("span", f"[{low}, {high}]", class_="unbroken"), kind)
+    whose = claimed_by(claim)
+    source = element("small", both(*whose)) if whose else ""
     return [
-        wide(f"{place}. {claim['name']}", element("small", arms), element("small", metric)),
+        wide(
+            f"{place}. ",
+            both(*claim["said"].values()),
+            element("small", _sides(claim)),
+            element("small", both(*unended(claim["metric"]))),
+            source,
+        ),
         CLAIMED[claim["claimed"]],
-        f"{claim['margin']:g}{unit}",
+        same_or_both(*(amount(claim["margin"], unit) for unit in claim["unit"].values())),
         plain_number(claim["means"]["treatment"]),
         plain_number(claim["means"]["control"]),
         centre,
         ends,
         verdict_word(claim["verdict"]),
     ]
+
+
+def _sides(claim: Plain) -> Html:
+    treatment, control = unended(claim["treatment"]), unended(claim["control"])
+    return same_or_both(f"{treatment[0]} − {control[0]}", f"{treatment[1]} − {control[1]}")
 
 
 def _signed(value: float | str) -> str:
@@ -172,12 +212,12 @@ def _signed(value: float | str) -> str:
 
 def _limits(found: Outcome) -> Html:
     sizes = [arm["parameters"] for arm in found["arms"]]
-    least, most = short(min(sizes)), short(max(sizes))
+    ends = list(dict.fromkeys((short(min(sizes)), short(max(sizes)))))
     size = sentence(
         "p",
-        f"These models have {least} to {most} parameters, those of the report {REPORT_SIZES[0]}: "
+        f"These models have {' to '.join(ends)} parameters, those of the report {REPORT_SIZES[0]}: "
         "the verdict is of this size.",
-        f"此处模型的参数量为 {least} 至 {most}，报告中为 {REPORT_SIZES[1]}：判定只对此规模成立。",
+        f"此处模型的参数量为 {' 至 '.join(ends)}，报告中为 {REPORT_SIZES[1]}：判定只对此规模成立。",
     )
     larger = Html("")
     if "gpu" in found["presets"] and found["preset"] != "gpu":

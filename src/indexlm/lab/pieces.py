@@ -1,10 +1,11 @@
 """What pages of the lab share: said texts, verdicts as words, and how a verdict is reached."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from indexlm.lab.verdict import Word
-from indexlm.report.markup import Html, both, element, sentence
+from indexlm.lab.verdict import REPORT, Said, Word
+from indexlm.report.markup import Html, both, element, join, sentence
 
 Plain = Mapping[str, Any]
 
@@ -14,17 +15,47 @@ WORD_ZH: dict[Word, str] = {
     "no difference": "没有差别",
     "inconclusive": "尚无定论",
 }
-RULES = (
-    "How a verdict is computed: metric, arms, direction and margin are declared before any arm "
-    "runs. Of the differences, paired by seed, the 95% interval decides: inside the margin it is "
-    "“no difference”; beyond zero on the claimed side “reproduced”, on the other side “opposite”; "
-    "else, and below three seeds, “inconclusive”. Where likeness is claimed, inside the "
-    "margin is “reproduced” and beyond it “opposite”. A diverged arm counts as the worst value "
-    "there is; none is left out.",
-    "判定如何得出：指标、对照、方向与容差都在运行之前声明。按种子配对求差，由 95% 区间判定："
-    "落在容差之内为“没有差别”；越过零点且与所称同侧为“已复现”，异侧为“结果相反”；"
-    "其余情形以及不足三个种子时为“尚无定论”。若所称为二者相近，则容差之内为“已复现”，容差之外为"
-    "“结果相反”。发散的运行按最差值计入，不剔除任何运行。",
+READING = (
+    Said(
+        "A claim names a metric, two arms (kinds of runs), the direction in which the first is "
+        "said to differ, and a margin below which a difference counts as none; all of it is "
+        "written down before any arm of this page runs.",
+        "一条论断写明指标、两组运行、前者相对后者的方向，以及容差（小于它的差别视为没有）；"
+        "全部在本页的运行开始之前写定。",
+    ),
+    Said(
+        "Both arms run with the same seeds (first weights and order of the data). Their "
+        "differences, seed by seed, have a mean and a 95% interval: of intervals made in this way "
+        "nineteen of twenty hold the true difference. Where the interval lies decides.",
+        "两组使用相同的种子（决定初始权重与数据顺序）。逐个种子求差，得到均值与 95% 区间："
+        "这样得出的区间，二十个中约有十九个包含真实差值。判定取决于区间的位置。",
+    ),
+)
+MEANINGS: dict[Word, Said] = {
+    "reproduced": Said(
+        "found as claimed: all of the interval lies on the claimed side of zero; where likeness is "
+        "claimed, inside the margin",
+        "与所称一致：区间全在零点的所称一侧；若所称为相近，则全在容差之内",
+    ),
+    "opposite": Said(
+        "found the other way round: all of it lies on the other side of zero; where likeness is "
+        "claimed, beyond the margin",
+        "与所称相反：区间全在零点的另一侧；若所称为相近，则全在容差之外",
+    ),
+    "no difference": Said(
+        "a difference was claimed, and all of the interval lies inside the margin",
+        "所称有差别，而区间全在容差之内",
+    ),
+    "inconclusive": Said(
+        "neither yes nor no: the interval is too wide, there are fewer than three seeds, or all "
+        "arms are where the metric tells nothing apart (all guess, or all know everything)",
+        "不能说是，也不能说否：区间太宽，或不足三个种子，或各组都处于指标无法分辨之处"
+        "（全在猜测，或全部答对）",
+    ),
+}
+DIVERGED = Said(
+    "A run that diverges is not left out: it counts as the worst value there is.",
+    "发散的运行不剔除，按最差值计入。",
 )
 
 
@@ -43,9 +74,49 @@ def plain_number(value: float | None) -> str:
 
 def wide(*content: object) -> Html:
     """What names a row, beside columns of numbers that would leave it a word's width."""
-    return element("div", *content, style="min-width: 11em")
+    return element("div", *content, class_="wide")
 
 
-def seeds_said(found: Plain) -> str:
+def same_or_both(english: str, chinese: str) -> Html:
+    """Once where both languages write it alike."""
+    return join(english) if english == chinese else both(english, chinese)
+
+
+def unended(said: Plain) -> tuple[str, str]:
+    """Without the comma that a sentence needs after it."""
+    return said["en"].rstrip(","), said["zh"].rstrip("，")
+
+
+def claimed_by(claim: Plain) -> tuple[str, str] | None:
+    """Whose claim it is, where it is not the report's own."""
+    english, chinese = unended(claim["claimant"])
+    if english == REPORT.en:
+        return None
+    return f"by {english}", f"出处：{chinese}"
+
+
+def reading() -> Html:
+    """How a verdict is read, by one who never has."""
+    words = [
+        element("li", verdict_word(word), sentence("div", *meaning))
+        for word, meaning in MEANINGS.items()
+    ]
+    heading = element("h3", both("How to read a verdict", "如何读判定"))
+    before = [sentence("p", *each) for each in READING]
+    listed = element("ul", *words)
+    return element("div", heading, *before, listed, sentence("p", *DIVERGED), class_="reading")
+
+
+def further(found: Plain) -> Html:
+    """The verdicts of the claims after the first, counted; nothing where it is the only one."""
+    others = Counter(claim["verdict"] for claim in found["claims"][1:])
+    if not others:
+        return Html("")
+    english = ", ".join(f"{count} {word}" for word, count in others.items())
+    chinese = "，".join(f"{count} 条{WORD_ZH[word]}" for word, count in others.items())
+    return sentence("small", f"Further claims: {english}", f"其余论断：{chinese}")
+
+
+def seeds_said(found: Plain) -> Html:
     count = len(found["seeds"])
-    return f"{count} seed" if count == 1 else f"{count} seeds"
+    return both(f"{count} seed" if count == 1 else f"{count} seeds", f"{count} 个种子")

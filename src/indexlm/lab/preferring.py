@@ -1,16 +1,19 @@
 """DPO arms of the world, over learning rate, beta and the author of the refusals; their values.
 
-Learning rates are shares of that of SFT.
+Learning rates are shares of that of SFT. Log-probabilities are of the same questions in every arm,
+about entities of no pair, group by group, less those of the SFT model: batches mix the groups.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from indexlm.lab.arms import Arm, PreferenceData, Result
-from indexlm.lab.dialogues import Group
+from indexlm.lab.dialogues import Group, Reply
 from indexlm.lab.drawing import Value, percent
 from indexlm.lab.family import CHAT_LR, chat, size, tuning
-from indexlm.lab.study import PresetName, Results, Values
+from indexlm.lab.study import Line, PresetName, Results, Values
+from indexlm.lab.verdict import Said
 
 SFT = "SFT"
 REPORT_RATE, MIDDLE_RATE, SFT_RATE = 0.1, 0.3, 1.0
@@ -75,14 +78,68 @@ def perplexity(result: Result) -> float | None:
     return result.value(f"perplexity/{group}/chosen")
 
 
-def last(metric: str) -> Value:
-    """Of the last measured batch of pairs, nats against the SFT model."""
+SIDES: dict[Group, tuple[str, Reply, Reply]] = {
+    "own refusal": ("harmful", "own refusal", "right"),
+    "written refusal": ("harmful", "written refusal", "right"),
+    "answer": ("harmless", "right", "own refusal"),
+    "fact": ("harmless", "right", "wrong"),
+    "language": ("harmless", "right", "other language"),
+}
+"""Purpose of the questions, and the replies that stand for the chosen and the rejected side."""
+
+Side = Literal["margin", "chosen", "rejected"]
+
+
+def moved(results: Results, place: int, side: Side) -> Value:
+    """How far a side of the arm's `place`-th group of pairs is from the SFT model, nats."""
 
     def value(result: Result) -> float | None:
-        if result.diverged:
+        return None if result.diverged else _moved(results, result, result.scores, place, side)
+
+    return value
+
+
+def moved_over_steps(results: Results, arm: str, name: Said, place: int, side: Side) -> list[Line]:
+    """The same over the steps, from the SFT model on: a line of each seed and one of their mean."""
+    lines = []
+    for result in results[arm].values():
+        points = [point for point in result.curve if "scores" in point]
+        xs = [0.0, *(float(point["step"] + 1) for point in points)]
+        ys = [_moved(results, result, point["scores"], place, side) for point in points]
+        lines.append(Line(name, xs, [0.0, *ys], faint=True))
+    shared = sorted(set.intersection(*(set(line.xs) for line in lines)))
+    of_seed = [dict(zip(line.xs, line.ys)) for line in lines]
+    means = [mean([ys[x] for ys in of_seed]) for x in shared]
+    return [*lines, Line(name, shared, means)]
+
+
+def _moved(
+    results: Results,
+    result: Result,
+    scores: Mapping[str, float | None],
+    place: int,
+    side: Side,
+) -> float | None:
+    before = results[SFT][result.arm["seed"]]
+    purpose, *replies = SIDES[result.arm["data"]["groups"][place]]
+    changes = []
+    for reply in replies:
+        now, then = scores[f"logprob/{purpose}/{reply}"], before.value(f"logprob/{purpose}/{reply}")
+        if now is None or then is None:
             return None
-        found: float = result.curve[-1][metric]
-        return found
+        changes.append(now - then)
+    chosen, rejected = changes
+    return {"margin": chosen - rejected, "chosen": chosen, "rejected": rejected}[side]
+
+
+def late(metric: str) -> Value:
+    """Of the batches of pairs that were logged in the last fifth of the steps, before they were
+    learned from; nats against the SFT model."""
+
+    def value(result: Result) -> float | None:
+        first = 0.8 * result.arm["train"]["steps"]
+        points = [each for each in result.curve if metric in each and each["step"] + 1 >= first]
+        return None if result.diverged else mean([each[metric] for each in points])
 
     return value
 

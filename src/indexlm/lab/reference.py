@@ -36,6 +36,13 @@ def shape(world: WorldConfig, hidden: int = 32, layers: int = 2, **changed: Any)
     return ModelConfig(**(fields | changed))
 
 
+def heads_that_fill(width: int, head_width: int) -> int:
+    """The most heads that are at least `head_width` wide and, together, as wide as the model; 0
+    where they would have to be twice as wide. Their width is even, as RoPE needs it."""
+    found = next((n for n in range(width // head_width, 0, -1) if width % (2 * n) == 0), 0)
+    return found if found and width // found < 2 * head_width else 0
+
+
 def training(
     steps: int = STEPS, lr: float = LR, shape: Shape = "cosine", **changed: Any
 ) -> TrainConfig:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from indexlm.config import HardwareConfig
+from indexlm.errors import DamagedError, shown
 from indexlm.lab.arms import Arm, ChatData, PreferenceData, Result, TextData
 from indexlm.lab.corpus import WorldSource
 from indexlm.lab.dialogues import Dialogues, perplexities
@@ -40,11 +41,16 @@ UNSAID = ("sources", "units", "tokens", "seconds", "activations", "documents")
 
 
 def result_of(arm: Arm, folder: Path) -> Result | None:
-    """What `run` has written, None where it has not."""
+    """What `run` has written, None where it has not. Raises DamagedError where it was changed."""
     path = _result_path(arm, folder)
     if not path.exists():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedError(
+            f"{path} cannot be read: {shown(str(error))}; delete it, and the arm is run again"
+        ) from error
     assert content.pop("format") == 1, path
     return Result(**content)
 

@@ -12,6 +12,9 @@ from indexlm.lab.arms import Arm, Result
 from indexlm.lab.texts import Corpus
 from indexlm.lab.verdict import Claim, Said, Verdict, judge
 
+FIRST_SEED = 100
+"""Lower ones were looked at while the studies were designed; verdicts are of others."""
+
 PresetName = Literal["quick", "full", "gpu"]
 Results = Mapping[str, Mapping[int, Result]]
 """Arm -> seed -> what it left; every arm of the study, also those that diverged."""
@@ -23,7 +26,7 @@ Values = Mapping[int, float | None]
 class Declared:
     """A claim, and where its values come from: by seed, `value` of the arms of both names."""
 
-    name: str
+    name: Said
     claim: Claim
     treatment: str
     control: str
@@ -35,7 +38,7 @@ class Declared:
     two names are then of what they are made of."""
 
     def __post_init__(self) -> None:
-        assert (self.value is None) != (self.made is None), self.name
+        assert (self.value is None) != (self.made is None), self.name.en
 
     def values(self, results: Results) -> tuple[Values, Values]:
         """Of treatment and control, by seed."""

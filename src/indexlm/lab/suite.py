@@ -18,10 +18,10 @@ from indexlm.lab.outcome import Outcome, outcome, read_outcome, same_but_date
 from indexlm.lab.page import study_page
 from indexlm.lab.running import result_of
 from indexlm.lab.studies import STUDIES, study
-from indexlm.lab.study import PresetName, Results, Study
+from indexlm.lab.study import FIRST_SEED, PresetName, Results, Study
 from indexlm.lab.texts import Corpus, encoded
 from indexlm.lab.workers import run_all, with_trunks
-from indexlm.records import write_json
+from indexlm.records import only_writer, write_json
 from indexlm.runtime import device_of, threads_of
 
 log = logging.getLogger("indexlm")
@@ -45,6 +45,7 @@ class Asked:
     preset: PresetName
     out: Path
     seeds: int | None = None
+    first_seed: int = FIRST_SEED
     workers: int | None = None
     text: Path | None = None
     tokenizer: Path | None = None
@@ -60,12 +61,24 @@ def run_studies(names: Sequence[str], asked: Asked) -> list[Outcome]:
     studies = [study(name) for name in dict.fromkeys(names)]
     for each in studies:
         _check(each, asked)
+    read_outcomes(asked.out)  # The index is made of all of them: now, not after an hour.
     hardware = _hardware(asked.preset)
     corpus = _corpus(asked)
     if corpus is not None:
         studies = [each.with_text(corpus) for each in studies]
-    arms = {each.name: named_arms(each, asked) for each in studies}
     folder = _work_folder(asked.out)
+    with only_writer(folder):
+        return _run(studies, asked, folder, hardware, corpus)
+
+
+def _run(
+    studies: Sequence[Study],
+    asked: Asked,
+    folder: Path,
+    hardware: HardwareConfig,
+    corpus: Corpus | None,
+) -> list[Outcome]:
+    arms = {each.name: named_arms(each, asked) for each in studies}
     missing = {name: _missing(named, folder) for name, named in arms.items()}
 
     def finished(key: str) -> None:
@@ -82,7 +95,8 @@ def run_studies(names: Sequence[str], asked: Asked) -> list[Outcome]:
 def named_arms(each: Study, asked: Asked) -> NamedArms:
     """The arms of all seeds; every seed has the same names."""
     named: dict[str, dict[int, Arm]] = {}
-    seeds = range(asked.seeds or each.seeds[asked.preset])
+    count = asked.seeds or each.seeds[asked.preset]
+    seeds = range(asked.first_seed, asked.first_seed + count)
     for seed in seeds:
         for arm in each.arms(asked.preset, seed):
             assert seed not in named.setdefault(arm.name, {}), f"two arms are named {arm.name}"
@@ -145,7 +159,12 @@ def _workers(asked: Asked) -> int:
 
 def _work_folder(out: Path) -> Path:
     folder = out / WORK
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be made ({error.strerror}); name another --out"
+        ) from error
     # Results are for keeping, arms are not: a repository that holds `out` leaves them out.
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     return folder
@@ -168,7 +187,7 @@ def _corpus(asked: Asked) -> Corpus | None:
         raise UserError("--text and --tokenizer belong together: refined text, and what encodes it")
     if asked.text is None or asked.tokenizer is None:
         return None
-    return encoded(asked.text, asked.tokenizer, _work_folder(asked.out))
+    return encoded(asked.text, asked.tokenizer, asked.out / WORK)
 
 
 def _write(

@@ -32,7 +32,7 @@ COUNTS: Mapping[PresetName, int] = {"quick": 6, "full": 7, "gpu": 5}
 """Of learning rates: up to 0.02, 0.05 and 0.008."""
 MIDDLE: Mapping[PresetName, int] = {"quick": 3, "full": 3, "gpu": 2}
 """Place of the rate at which all heads are compared: 3.1e-3; 1.25e-3 at twelve times the width."""
-STEPS: Mapping[PresetName, int] = {"quick": 250, "full": 400, "gpu": 1500}
+STEPS: Mapping[PresetName, int] = {"quick": 250, "full": 400, "gpu": 1000}
 SEEDS: Mapping[PresetName, int] = {"quick": 3, "full": 6, "gpu": 3}
 
 LOSS, CLOZE = "loss/hq", "cloze/held-out/accuracy"
@@ -65,19 +65,19 @@ def heads(model: ModelConfig) -> dict[str, Head]:
     factor = {"norm_head": False, "head_scale": scale / drawn}
     return {
         "plain": Head(Said("plain head", "普通输出头"), plain),
-        "plain, long rows": Head(Said("plain, long rows", "普通（长行）"), plain, scale),
-        "plain, scaled": Head(Said("plain, scaled", "普通（乘系数）"), factor, drawn),
+        "plain, long rows": Head(Said("plain, long rows", "普通，长行"), plain, scale),
+        "plain, scaled": Head(Said("plain, scaled", "普通，乘系数"), factor, drawn),
         "norm-head": Head(Said("Norm-Head", "Norm-Head")),
         "norm-head, scale 1": Head(
-            Said("Norm-Head, scale 1", "Norm-Head（系数 1）"), {"head_scale": 1.0}
+            Said("Norm-Head, scale 1", "Norm-Head，系数 1"), {"head_scale": 1.0}
         ),
         "norm-head, larger scale": Head(
-            Said("Norm-Head, 8/3 of the scale", "Norm-Head（8/3 倍系数）"),
+            Said("Norm-Head, 8/3 of the scale", "Norm-Head，8/3 倍系数"),
             {"head_scale": 8 / 3 * scale},
         ),
-        "norm-head, long rows": Head(Said("Norm-Head, long rows", "Norm-Head（长行）"), rows=scale),
+        "norm-head, long rows": Head(Said("Norm-Head, long rows", "Norm-Head，长行"), rows=scale),
         "norm-head, detached": Head(
-            Said("Norm-Head, norms detached", "Norm-Head（范数不传梯度）"), detached=True
+            Said("Norm-Head, norms detached", "Norm-Head，范数不传梯度"), detached=True
         ),
     }
 

@@ -178,26 +178,36 @@ def _difference(claim: Claim, treatment: float | None, control: float | None) ->
 
 
 SENTENCES: dict[Word, Said] = {
-    "reproduced": Said("Reproduced at {n} seeds", "已复现（{n} 个种子）"),
-    "opposite": Said("The opposite was found at {n} seeds", "结果相反（{n} 个种子）"),
-    "no difference": Said("No difference at {n} seeds", "没有差别（{n} 个种子）"),
-    "inconclusive": Said("Inconclusive at {n} seeds", "尚无定论（{n} 个种子）"),
+    "reproduced": Said("Reproduced at {n} {seeds}", "已复现（{n} 个种子）"),
+    "opposite": Said("The opposite was found at {n} {seeds}", "结果相反（{n} 个种子）"),
+    "no difference": Said("No difference at {n} {seeds}", "没有差别（{n} 个种子）"),
+    "inconclusive": Said("Inconclusive at {n} {seeds}", "尚无定论（{n} 个种子）"),
 }
 FOUND = Said(
-    "{metric} of {treatment} less that of {control} is {centre}{unit} ({kind}, 95% interval {low} "
-    "to {high})",
-    "{treatment}减去{control}的{metric}为 {centre}{unit}（{kind}，95% 区间 {low} 至 {high}）",
+    "{metric} of {treatment} minus that of {control} is {centre}{unit} ({kind}; 95% interval {low} "
+    "to {high}{why})",
+    "“{treatment}”减去“{control}”的{metric}为 {centre}{unit}（{kind}；95% 区间 {low} 至 "
+    "{high}{why}）",
+)
+CLAIMED_SIDE = Said(", all on the claimed side of zero", "，全在零点的所称一侧")
+OTHER_SIDE = Said(", all on the other side of zero", "，全在零点的另一侧")
+INSIDE = Said(", all inside the margin", "，全在容差之内")
+BEYOND = Said(", all beyond the margin", "，全在容差之外")
+OPEN = Said(", which leaves more than one answer open", "，不足以分辨")
+INSIDE_BUT = Said(
+    ", inside the margin; but arms of which one diverged are not alike",
+    "，虽在容差之内，但有运行发散，不能称为相同",
 )
 CLAIMED: dict[str, Said] = {
     "higher": Said("{claimant} claims a higher one", "{claimant}称前者更高"),
     "lower": Said("{claimant} claims a lower one", "{claimant}称前者更低"),
     "same": Said("{claimant} claims that they are alike", "{claimant}称二者相近"),
 }
-MARGIN = Said("less than {margin}{unit} counts as none", "不足 {margin}{unit}视为没有差别")
+MARGIN = Said("less than {margin} counts as none", "不足 {margin}视为没有差别")
 DIVERGED = Said(
-    "{treated} of {n} arms of {treatment} and {controls} of {n} of {control} diverged and count as "
-    "the worst",
-    "{n} 次运行中，{treatment}有 {treated} 次、{control}有 {controls} 次发散，均按最差计",
+    "of {n} {seeds}, {treatment} diverged at {treated} and {control} at {controls}; a diverged arm "
+    "counts as the worst",
+    "{n} 次运行中，“{treatment}”有 {treated} 次、“{control}”有 {controls} 次发散，均按最差计",
 )
 LIMIT = Said(
     "all arms are at the same end of what the metric can tell apart",
@@ -209,7 +219,28 @@ _BORDER = re.compile(r"(?<=[一-龥])(?=[A-Za-z0-9])|(?<=[A-Za-z0-9])(?=[一-龥
 KINDS: dict[bool, Said] = {False: Said("mean", "均值"), True: Said("median", "中位数")}
 
 
+def amount(value: float, unit: str) -> str:
+    """`2 points` and `1 point`; a unit begins with its space."""
+    return f"{value:g}{unit.removesuffix('s') if value == 1 else unit}"
+
+
 SAID = ("metric", "treatment", "control", "unit", "claimant")
+
+
+def _why(verdict: Verdict) -> Said:
+    """Where the interval lies, which is what decided; nothing where something else did."""
+    if verdict.reason or verdict.interval is None:
+        return Said("", "")
+    same = verdict.claim.direction == "same"
+    match verdict.word:
+        case "reproduced":
+            return INSIDE if same else CLAIMED_SIDE
+        case "opposite":
+            return BEYOND if same else OTHER_SIDE
+        case "no difference":
+            return INSIDE
+        case "inconclusive":
+            return INSIDE_BUT if verdict.interval.within(verdict.claim.margin) else OPEN
 
 
 def sentence(verdict: Verdict, language: Literal["en", "zh"]) -> str:
@@ -217,7 +248,9 @@ def sentence(verdict: Verdict, language: Literal["en", "zh"]) -> str:
     claim = verdict.claim
     said = {name: getattr(claim, name) for name in SAID}
     gaps: dict[str, Any] = {name: getattr(value, language) for name, value in said.items()}
-    gaps |= {"n": verdict.seeds, "margin": f"{claim.margin:g}"}
+    gaps |= {"n": verdict.seeds, "margin": amount(claim.margin, gaps["unit"])}
+    gaps |= {"seeds": "seed" if verdict.seeds == 1 else "seeds"}
+    gaps |= {"why": getattr(_why(verdict), language)}
     gaps |= {"treated": verdict.diverged[0], "controls": verdict.diverged[1]}
     parts = []
     if verdict.interval is not None:

@@ -14,7 +14,7 @@ from indexlm.errors import StoppedError, UserError
 from indexlm.lab.arms import Arm, Result
 from indexlm.lab.running import can_fork, forget, result_of, run
 from indexlm.model import costs
-from indexlm.records import Progress, only_writer
+from indexlm.records import Progress
 
 log = logging.getLogger("indexlm")
 
@@ -29,20 +29,20 @@ def run_all(
 ) -> list[Result]:
     """Results of `arms`, in their order; those that `folder` has already are not run again.
 
+    One call at a time may work in `folder`: the caller holds it (`records.only_writer`).
     `finished` is told the fingerprint of every arm, or trunk, whose result has just been written.
 
     Trunks are run for their forks, each once, and their checkpoints removed at the end. Raises
     StoppedError on Ctrl-C: running arms save their state, finished ones are kept, and the same call
     goes on.
     """
-    with only_writer(folder):
-        missing = [arm for arm in with_trunks(arms).values() if result_of(arm, folder) is None]
-        waiting = with_needed(missing, folder)
-        if waiting:
-            _run_waiting(label, waiting, folder, processes, hardware, finished)
-        for arm in with_trunks(arms).values():
-            forget(arm, folder)
-        found = [result_of(arm, folder) for arm in arms]
+    missing = [arm for arm in with_trunks(arms).values() if result_of(arm, folder) is None]
+    waiting = with_needed(missing, folder)
+    if waiting:
+        _run_waiting(label, waiting, folder, processes, hardware, finished)
+    for arm in with_trunks(arms).values():
+        forget(arm, folder)
+    found = [result_of(arm, folder) for arm in arms]
     results = [result for result in found if result is not None]
     assert len(results) == len(arms), "an arm has left no result"
     return results
@@ -85,10 +85,12 @@ def _run_waiting(
     finished: Callable[[str], None],
 ) -> None:
     progress = Progress(label, sum(map(work, arms.values())))
+    beside = min(processes, len(arms))
+    log.info(f"{label}: {len(arms)} arms to run, {beside} at a time")
     waiting, running = dict(arms), dict[Future[Result], str]()
     # Fresh interpreters: a copy of this process would not have the threads that torch counts on.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(processes, len(arms)), context, initializer=_begin)
+    pool = ProcessPoolExecutor(beside, context, initializer=_begin)
     try:
         while waiting or running:
             for key, arm in list(waiting.items()):
@@ -103,9 +105,13 @@ def _run_waiting(
                         f"{label}: {arm.name}: the code of indexlm changed while arms ran; give "
                         "the same command again"
                     )
+                # A message begins a line of its own.
+                progress.close()
                 if result.diverged:
                     log.warning(f"{label}: {arm.name}, seed {arm.seed}: {result.diverged}")
                 finished(key)
+                ended = len(arms) - len(waiting) - len(running)
+                progress.label = f"{label}: {ended} of {len(arms)} arms, MFLOPs"
                 progress.advance(work(arm))
     except (KeyboardInterrupt, StoppedError) as stop:
         left = len(waiting) + len(running)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from indexlm.lab.activations import kept_bytes_per_token
 from indexlm.lab.arms import Result
@@ -156,13 +157,6 @@ def _over_training(shapes: Results, pairs: Sequence[tuple[str, str]]) -> Figure:
 
 def _budgets(shapes: Results, named: Sequence[str]) -> Table:
     """At one size, the deep model with other budgets too."""
-    columns = [
-        Column(Said("weights outside the embeddings", "非嵌入参数"), lambda r: r.non_embedding, 0),
-        Column(Said("weights", "总参数"), lambda r: r.parameters, 0),
-        Column(Said("training GFLOPs", "训练 GFLOPs"), _gflops, 0),
-        Column(CLEAN, number(LOSS), 3),
-        Column(RIGHT, percent(CLOZE)),
-    ]
     says = {
         "deep, equal FLOPs": Said("deep, more steps: equal FLOPs", "深而窄，更多步数：FLOPs 相同"),
         "deep, equal total": Said("deep, wider: equal total", "深而窄，更宽：总参数相同"),
@@ -172,7 +166,26 @@ def _budgets(shapes: Results, named: Sequence[str]) -> Table:
         for name in named
     }
     caption = Said("One size, what is equal by turns.", "同一规模，依次令不同的预算相等。")
-    return table(caption, shapes, said, columns)
+    columns = [Column(CLEAN, number(LOSS), 3), Column(RIGHT, percent(CLOZE))]
+    measured = table(caption, shapes, said, columns)
+    given = [
+        Said("weights outside the embeddings", "非嵌入参数"),
+        Said("weights", "总参数"),
+        Said("training GFLOPs", "训练 GFLOPs"),
+    ]
+    return replace(
+        measured,
+        head=[measured.head[0], *given, *measured.head[1:]],
+        rows=[
+            [row[0], *_budget(_first(shapes, name)), *row[1:]]
+            for name, row in zip(named, measured.rows)
+        ],
+    )
+
+
+def _budget(result: Result) -> list[str]:
+    """The same in all seeds."""
+    return [f"{result.non_embedding:,}", f"{result.parameters:,}", f"{_gflops(result):.0f}"]
 
 
 def _beside(said: Said, shapes: Results, name: str) -> Said:
@@ -189,6 +202,10 @@ def _gflops(result: Result) -> float:
 CHAINS = {"deep, chains": DEEP, "shallow, chains": SHALLOW}
 
 
+def _chain_names(results: Results) -> dict[str, Said]:
+    return {arm: _beside(said, results, arm) for arm, said in CHAINS.items()}
+
+
 def _chains(results: Results) -> Figure:
     right = Said("right, %", "正确率（%）")
     panels = []
@@ -198,7 +215,7 @@ def _chains(results: Results) -> Figure:
     ):
         lines = [
             line
-            for arm, said in CHAINS.items()
+            for arm, said in _chain_names(results).items()
             for line in curve(results, arm, said, scored(score, 100))
         ]
         panels.append(Panel(title, TOKENS, right, lines, chance=GUESSING))
@@ -219,7 +236,8 @@ def _chain_table(results: Results) -> Table:
         Column(Said("trained on, %", "训练过（%）"), percent(HOPS_TRAINED)),
         Column(Said("single facts, %", "单跳事实（%）"), percent(CLOZE)),
     ]
-    return table(Said("Chains at the end.", "结束时的链条题。"), results, CHAINS, columns)
+    caption = Said("Chains at the end.", "结束时的链条题。")
+    return table(caption, results, _chain_names(results), columns)
 
 
 def _costs(shapes: Results, pairs: Sequence[tuple[str, str]]) -> Figure:
