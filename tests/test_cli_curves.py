@@ -285,6 +285,12 @@ def test_models_of_a_folder_are_scored_in_the_order_of_their_numbers(
         (["run", "--overflow", "refuse"], ["--overflow"]),
         (["run", "--limit", "0"], ["--limit"]),
         (["run", "--out", "run/config.json"], ["run/config.json is a file"]),
+        (["run", "--out", "/proc/new"], ["nothing can be written to /proc", "another --out"]),
+        (["run", "--data", "run/text", "--data", "run/text"], ["are both refined text"]),
+        (["run", "--data", "bench", "--data", "corpus"], ["--data corpus holds nothing for these"]),
+        (["run", *FEWEST, "--data", "run/text"], ["--data run/text holds nothing for these"]),
+        (["run", "--tasks", "starter", "--data", "bench"], ["--data bench holds nothing"]),
+        (["run", "--device", "tpu"], ["--device", "'tpu'"]),
     ],
 )
 def test_what_makes_no_sense_is_refused(

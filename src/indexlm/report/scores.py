@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from indexlm.evals.runner import within_chance
-from indexlm.evals.starter import CHANCE, KINDS, STYLES
+from indexlm.evals.starter import CHANCE, KINDS, STYLES, within_chance
 from indexlm.report.curves import STYLE_NAMES
 from indexlm.report.figures import PALETTE, chance_band, drawing
 from indexlm.report.markup import (
