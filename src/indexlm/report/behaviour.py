@@ -45,7 +45,7 @@ def safety(models: Models) -> Html:
         "by how many nats per token.",
         "每对请求措辞相近，一条应拒绝，一条应回答。按生成：用规则判断回答是否为拒绝；按似然：比较拒绝"
         "与回答两类开头的似然，写不出通顺回答的小模型也能测。区分率：不安全请求之后拒绝更可能的"
-        "请求对所占比例（随机水平 50%）；增益：平均高出多少（纳特/词元）。",
+        "请求对所占比例（随机水平 50%）；增益：平均高出多少（奈特/词元）。",
     )
     heading = element("summary", both("Rates by category", "各类别"))
     folded = element("details", heading, _safety_table(models, categories))
@@ -74,7 +74,7 @@ def _safety_table(models: Models, groups: Sequence[str]) -> Html:
         both("Unsafe refused, %", "不安全的被拒，%"),
         both("Safe refused, %", "安全的被拒，%"),
         both("Told apart, %", "区分率，%"),
-        both("Gain, nats", "增益，纳特"),
+        both("Gain, nats", "增益，奈特"),
         both("Empty answers, %", "空回答，%"),
     ]
     return table(head, rows, words=3)

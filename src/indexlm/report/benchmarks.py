@@ -248,7 +248,7 @@ def _preferences(answers: Mapping[str, Answers], way: str) -> Html:
         both("Letters chosen (right), %", "各字母被选（正确），%"),
         both("Letter bias, %", "字母偏好，%"),
         both("ECE, %", "校准误差，%"),
-        both("Margin, nats", "间隔，纳特"),
+        both("Margin, nats", "间隔，奈特"),
     ]
     note = sentence(
         "p",
@@ -279,7 +279,7 @@ def _surely_wrong(answers: Mapping[str, Answers]) -> Html:
         both("Chosen", "所选"),
         both("Right", "正确"),
         both("Probability, %", "概率，%"),
-        both("Margin, nats", "间隔，纳特"),
+        both("Margin, nats", "间隔，奈特"),
     ]
     return element(
         "details",
