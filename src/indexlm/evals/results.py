@@ -177,6 +177,9 @@ def macro_score(parts: Sequence[Marks]) -> dict[str, Any]:
     """
     if len(parts) == 1:
         return score(parts[0])
+    if all(len(part.right) == 1 for part in parts):
+        # One item says nothing of its subject's variance; the items are then one sample.
+        return score(Marks(*map(np.concatenate, zip(*(vars(part).values() for part in parts)))))
     scores = [score(part) for part in parts]
     mean = {
         name: sum(each[name] for each in scores) / len(scores)

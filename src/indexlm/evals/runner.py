@@ -201,7 +201,8 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     for name in names:
         values = [result["bits_per_byte"].get(name) for result in results.values()]
         rows.append([f"  {name}", *("-" if v is None else f"{v['value']:.3f}" for v in values)])
-    rows.append([f"starter test, % (chance {CHANCE:.0%})", *("" for _ in results)])
+    if any(result["starter"] for result in results.values()):
+        rows.append([f"starter test, % (chance {CHANCE:.0%})", *("" for _ in results)])
     for kind in KINDS:
         scores = [result["starter"].get(kind) for result in results.values()]
         counts = {score["items"] for score in scores if score is not None}
