@@ -113,3 +113,5 @@ def test_what_are_no_results_is_told(place: Path) -> None:
     )
     told = refused(place, "compare", "small", "deeper", "--out", "part", how=run_here)
     assert "part exists; name another --out" in told
+    told = refused(place, "compare", "small", "deeper", "--out", "/proc/new", how=run_here)
+    assert "nothing can be written to /proc" in told and "name another --out" in told

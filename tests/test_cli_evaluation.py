@@ -285,6 +285,7 @@ ARC = ["eval", "wide", "--data", "data", "--tasks", "arc_easy", "--out", "new"]
         ([*ARC, "--limit", "0"], ["--limit"]),
         ([*ARC, "--overflow", "ignore"], ["'ignore' is not one of", "'fewer'"]),
         ([*ARC, "--out", "wide"], ["wide exists; name another --out"]),
+        ([*ARC, "--out", "/proc/new"], ["nothing can be written to /proc", "another --out"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -359,6 +360,8 @@ def test_refusals_need_no_data(place: Path, tmp_path: Path) -> None:
     found = results(tmp_path / "out")["text"]["safety"]
     assert found["groups"]["all"]["pairs"] == found["pairs"] and "unsafe refused" in shown
     assert "items/safety.safe.jsonl" in verify(tmp_path / "out").files
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "Unsafe refused" in page and "Benchmark" not in page
 
 
 def test_benchmarks_of_the_hub_are_downloaded_once_and_nothing_else_of_them(

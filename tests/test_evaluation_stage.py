@@ -2,15 +2,20 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import benchmark_files
+from command import write_model
 from indexlm.errors import UserError
 from indexlm.pipeline import Run
 from indexlm.preflight import check_before
 from indexlm.recipes.tiny import recipe
+from indexlm.serve.engine import Engine
 from indexlm.settings import with_overrides
+from indexlm.stages.evaluation import WORK, benchmark_scores
+from indexlm.tokens.tokenizer import Tokenizer
 
 
 def run_on(data: Path, *settings: str) -> Run:
@@ -54,3 +59,24 @@ def test_a_wrong_row_is_told_before_the_training(tmp_path: Path) -> None:
     for part in ("tasks", "curve_tasks"):
         with pytest.raises(UserError, match=r"anatomy_test\.csv:13.*'E'"):
             check_before(run_on(data, f'evals.{part}=["mmlu"]').recipe)
+
+
+def test_finished_parts_are_those_of_the_same_weights(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """A model that stands in the place of another one takes nothing over from it."""
+    data = benchmark_files.arc_easy(tmp_path / "data")
+    run = run_on(data, 'evals.tasks=["arc_easy"]')
+    for name, size in (("base", 0.05), ("pure", 0.3)):
+        write_model(run.path(f"models/{name}"), tokenizer, init_std=size)
+
+    def scored(name: str) -> Any:
+        return benchmark_scores(run, name, Engine.load(run.path(f"models/{name}")), "cpu")
+
+    def pieces() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in run.path(WORK).glob("*.json")}
+
+    base = scored("base")
+    first = pieces()
+    assert first and scored("base") == base and pieces() == first
+    pure = scored("pure")
+    assert len(pieces()) == 2 * len(first) and first.items() <= pieces().items()
+    assert pure["arc_easy"]["prompts"] != base["arc_easy"]["prompts"]

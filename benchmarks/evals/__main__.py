@@ -12,20 +12,17 @@ rounds in which the two take turns.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
 from benchmarks.evals import parity, speed, summary
 from benchmarks.evals.official import SOURCES
 from benchmarks.evals.points import HARNESS, POINTS
+from benchmarks.setting import setting
 from benchmarks.text.corpus import read_pools
 
-ROOT = Path(__file__).parents[2]
 RESULTS = Path("benchmarks/results")
 HOW = "pip install -e '.[bench]' -c constraints.txt, here or in another environment"
 
@@ -69,9 +66,8 @@ def main() -> None:
 
 
 def _parity(asked: argparse.Namespace, names: list[str], work: Path) -> bool:
-    setting = _setting(asked)
-    out = asked.out / "evals_parity"
-    given = (asked.data.resolve(), asked.peers, asked.limit, asked.threads, out, setting)
+    out, made = asked.out / "evals_parity", setting(threads=asked.threads)
+    given = (asked.data.resolve(), asked.peers, asked.limit, asked.threads, out, made)
     return parity.run(parity.Asked(*given), names, work)
 
 
@@ -85,7 +81,7 @@ def _speed(asked: argparse.Namespace, names: list[str], work: Path) -> bool:
         rounds=asked.rounds,
         threads=asked.threads,
         out=asked.out / "evals.json",
-        setting=_setting(asked) | {"rounds": asked.rounds},
+        setting=setting(threads=asked.threads, rounds=asked.rounds),
     )
     speed.run(given, work)
     print(summary.tables(asked.out))
@@ -101,26 +97,6 @@ def _check_peers(parser: argparse.ArgumentParser, python: Path) -> None:
         parser.error(f"{python} has no lm-eval that can run a model ({last}): {HOW}")
     if (version := found.stdout.strip()) != HARNESS:
         parser.error(f"{python} has lm-eval {version}, the prompts are those of {HARNESS}: {HOW}")
-
-
-def _setting(asked: argparse.Namespace) -> dict[str, Any]:
-    def said(*command: str) -> str:
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-        return done.stdout.strip()
-
-    cpu = next(
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if line.startswith("model name")
-    )
-    return {
-        "commit": said("git", "rev-parse", "HEAD"),
-        "changed_since": bool(said("git", "status", "--porcelain", "--", "src", "benchmarks")),
-        "date": time.strftime("%Y-%m-%d"),
-        "cpu": cpu,
-        "cpus": os.cpu_count(),
-        "threads": asked.threads,
-    }
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.setting import setting
 from benchmarks.text import meter, ours, scoring
 from benchmarks.text.peers import ROWS as PEERS
 from benchmarks.text.row import PACKAGES
@@ -102,7 +102,7 @@ class Run:
         self._runs: dict[str, list[dict[str, Any]]] = {}
         self._scaled: dict[str, dict[str, dict[str, Any]]] = {}
         self._results: dict[str, Any] = {
-            "setting": _setting(asked),
+            "setting": setting(workers=asked.workers, rounds=asked.rounds),
             "texts": {},
             "rows": {},
             "ratios": {},
@@ -219,27 +219,6 @@ class Run:
         self._asked.out.write_text(
             json.dumps(self._results, indent=1, ensure_ascii=False), encoding="utf-8"
         )
-
-
-def _setting(asked: argparse.Namespace) -> dict[str, Any]:
-    def said(*command: str) -> str:
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-        return done.stdout.strip()
-
-    cpu = next(
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if line.startswith("model name")
-    )
-    return {
-        "commit": said("git", "rev-parse", "HEAD"),
-        "changed_since": bool(said("git", "status", "--porcelain", "--", "src", "benchmarks")),
-        "date": time.strftime("%Y-%m-%d"),
-        "cpu": cpu,
-        "cpus": os.cpu_count(),
-        "workers": asked.workers,
-        "rounds": asked.rounds,
-    }
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.setting import setting
 from benchmarks.training.points import Point, points
 from benchmarks.training.summary import ratios, row_summary, table
 
@@ -114,7 +115,10 @@ def _measure(
     """Runs every round and writes what is known after each process."""
     known = points()
     runs: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    results: dict[str, Any] = {"setting": _setting(asked), "points": {}}
+    results: dict[str, Any] = {
+        "setting": setting(threads=asked.threads, steps=asked.steps, rounds=asked.rounds),
+        "points": {},
+    }
     costs = [_cost(known[name], row) for name, row in plan] * asked.rounds
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as work:
@@ -176,28 +180,6 @@ def _cost(point: Point, row: str) -> float:
     weights += point.vocab_size * point.hidden
     step = 0 if row == "loader" else point.tokens * weights * 6 / 1e9
     return step + (400 if row.endswith("_compiled") else 100)
-
-
-def _setting(asked: argparse.Namespace) -> dict[str, Any]:
-    def said(*command: str) -> str:
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-        return done.stdout.strip()
-
-    cpu = next(
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
-    return {
-        "commit": said("git", "rev-parse", "HEAD"),
-        "changed_since": bool(said("git", "status", "--porcelain", "--", "src", "benchmarks")),
-        "date": time.strftime("%Y-%m-%d"),
-        "cpu": cpu,
-        "cpus": os.cpu_count(),
-        "threads": asked.threads,
-        "steps": asked.steps,
-        "rounds": asked.rounds,
-    }
 
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ STEPS: dict[str, Step] = {
         ("base", "pure", "chat", "character"),
         ("evals",),
         evaluation.evaluated_files,
+        together=True,
     ),
     "report": Step(evaluation.report, (), ("evals",), ("report",)),
 }

@@ -31,23 +31,27 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return train({"zh": ZH * 3, "en": EN * 3}, config, folder / "tokenizer.model")
 
 
-@pytest.fixture
-def model(tokenizer: Tokenizer) -> Transformer:
+def small_network(tokenizer: Tokenizer, context: int, heads: int = 2) -> Transformer:
     """Random weights, large enough that neighbouring tokens differ in likelihood by nats."""
     config = ModelConfig(
         vocab_size=tokenizer.vocab_size,
         hidden=32,
         layers=2,
-        heads=2,
+        heads=heads,
         kv_heads=2,
         ffn=64,
-        context=16,
+        context=context,
         head_scale=3.0,
         init_std=0.3,
     )
     network = Transformer(config)
     network.initialise(seed=5)
     return network
+
+
+@pytest.fixture
+def model(tokenizer: Tokenizer) -> Transformer:
+    return small_network(tokenizer, context=16)
 
 
 @pytest.fixture

@@ -6,27 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import benchmark_files
+from evals.conftest import small_network
 from indexlm.errors import UserError
-from indexlm.evals import benchmark
-from indexlm.evals.benchmark import Outcome, Settings, run_benchmarks, shared_out
+from indexlm.evals import benchmark, kept
+from indexlm.evals.benchmark import Outcome, Settings, run_benchmarks
 from indexlm.evals.kept import Kept
 from indexlm.evals.task import read_task
-from indexlm.model.config import ModelConfig
 from indexlm.model.transformer import Transformer
 from indexlm.tokens.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
 def network(tokenizer: Tokenizer) -> Transformer:
-    shape = {"hidden": 32, "layers": 2, "heads": 2, "kv_heads": 2, "ffn": 64, "context": 700}
-    stated = {"vocab_size": tokenizer.vocab_size, "head_scale": 3.0, "init_std": 0.3}
-    network = Transformer(ModelConfig.model_validate(shape | stated))
-    network.initialise(seed=5)
-    return network
+    return small_network(tokenizer, context=700)
 
 
 @pytest.fixture
@@ -46,8 +40,8 @@ class Place:
         self, names: Sequence[str] = ("mmlu",), made_from: Any = "a model", **settings: Any
     ) -> Outcome:
         tasks = [(read_task(name), self.data) for name in names]
-        kept = Kept(self.work, made_from)
-        return run_benchmarks(self.network, self.tokenizer, tasks, Settings(**settings), kept)
+        pieces = Kept(self.work, made_from)
+        return run_benchmarks(self.network, self.tokenizer, tasks, Settings(**settings), pieces)
 
     def pieces(self) -> dict[str, int]:
         return {path.name: path.stat().st_mtime_ns for path in self.work.glob("*.json")}
@@ -188,6 +182,16 @@ def test_what_would_give_other_answers_is_done(place: Place, changes: dict[str, 
     assert len(place.pieces()) == 2 * len(pieces)
 
 
+def test_parts_of_other_code_are_made_anew(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.run()
+    pieces = place.pieces()
+    place.run()
+    assert place.pieces() == pieces
+    monkeypatch.setattr(kept, "code_fingerprint", lambda: "a file of the package was changed")
+    place.run()
+    assert len(place.pieces()) == 2 * len(pieces)
+
+
 def test_only_what_is_lost_or_changed_is_done_again(place: Place) -> None:
     first = place.run()
     pieces = place.pieces()
@@ -282,19 +286,3 @@ def test_prompts_longer_than_the_window_are_counted(
     assert 0 < found["cut"] <= 54
     # lm-eval cuts; it never asks with fewer.
     assert bool(found["harness"]) == (overflow == "cut")
-
-
-# Sharing out
-
-
-@given(st.lists(st.integers(1, 1000), max_size=40), st.integers(1, 9))
-def test_every_piece_falls_to_one_process_and_none_has_far_more(
-    sizes: list[int], processes: int
-) -> None:
-    lists = shared_out(sizes, processes)
-    assert sorted(number for numbers in lists for number in numbers) == list(range(len(sizes)))
-    loads = [sum(sizes[number] for number in numbers) for numbers in lists]
-    best = max([sum(sizes) / processes, *sizes])
-    assert max(loads) <= 2 * best
-    if len(sizes) >= processes:
-        assert all(lists)

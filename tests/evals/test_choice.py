@@ -9,13 +9,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evals.conftest import EN, ZH
+from evals.conftest import EN, ZH, small_network
 from indexlm.errors import UserError
 from indexlm.evals.choice import Answers, answer
 from indexlm.evals.items import Item
 from indexlm.evals.pairs import encode_pairs_whole
 from indexlm.evals.prompts import Asked
-from indexlm.model.config import ModelConfig
 from indexlm.model.transformer import Transformer
 from indexlm.tokens.tokenizer import EOS, Tokenizer
 
@@ -26,11 +25,7 @@ LETTERS = (" A", " B", " C", " D")
 
 @pytest.fixture(scope="module")
 def network(tokenizer: Tokenizer) -> Transformer:
-    shape = {"hidden": 32, "layers": 2, "heads": 4, "kv_heads": 2, "ffn": 64, "context": WINDOW}
-    stated = {"vocab_size": tokenizer.vocab_size, "head_scale": 3.0, "init_std": 0.3}
-    network = Transformer(ModelConfig.model_validate(shape | stated))
-    network.initialise(seed=5)
-    return network
+    return small_network(tokenizer, WINDOW, heads=4)
 
 
 def asked(
@@ -185,6 +180,23 @@ def test_the_left_end_is_cut_off_as_asked(network: Transformer, tokenizer: Token
             logits_TV = network.logits(network(row_T[None, :-1])[0])
         scored_T = logits_TV.log_softmax(1).gather(1, row_T[1:, None])[:, 0]
         assert logprob == pytest.approx(float(scored_T[context - len(ids) :].sum()), abs=1e-4)
+
+
+def test_what_is_asked_without_the_question_is_whole_where_the_prompt_is_cut(
+    network: Transformer, tokenizer: Tokenizer
+) -> None:
+    """Only what does not fit is cut, and by as much as it is too long itself."""
+    item = asked(3, ZH[0], letters=False, before=EXAMPLES * 4)
+    (told,) = answer(network, tokenizer, [item], overflow="cut").answered
+    alone = [reference(network, tokenizer, "Answer:", o, ())[0] for o in item.continuations]
+    assert told.cut and told.unconditional == pytest.approx(alone, abs=1e-4)
+    # One id less before the option is another score.
+    (shorter,) = encode_pairs_whole(tokenizer, [("Answer:", item.continuations[0])])
+    row_T = torch.tensor(shorter[0][1:])
+    with torch.no_grad():
+        logits_TV = network.logits(network(row_T[None, :-1])[0])
+    scored_T = logits_TV.log_softmax(1).gather(1, row_T[1:, None])[:, 0]
+    assert float(scored_T[shorter[1] - 2 :].sum()) != pytest.approx(alone[0], abs=1e-2)
 
 
 def test_as_few_examples_are_left_out_as_needed(network: Transformer, tokenizer: Tokenizer) -> None:

@@ -15,8 +15,10 @@ import torch
 import benchmark_files
 from command import write_model
 from indexlm.errors import UserError
+from indexlm.evals import curves
 from indexlm.evals.benchmark import Settings, run_benchmarks
-from indexlm.evals.curves import Curve, Overflow, Questions, read_questions
+from indexlm.evals.choice import Overflow
+from indexlm.evals.curves import Curve, Questions, read_questions
 from indexlm.evals.kept import Kept
 from indexlm.evals.runner import evaluate
 from indexlm.evals.starter import STYLES, HeldOutEntry
@@ -71,20 +73,24 @@ def wide(model: Transformer) -> Transformer:
 
 
 def test_the_curve_takes_the_same_part_each_time(
-    model: Transformer, tokenizer: Tokenizer, texts: dict[str, list[str]]
+    model: Transformer,
+    tokenizer: Tokenizer,
+    texts: dict[str, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    part = Curve(tokenizer, texts, ENTRIES, 4, 1, max_bytes=150)
+    # All of the text is less than what a point takes.
+    all_of_it = Curve(tokenizer, texts, ENTRIES, 4, 1).point(model).scores
+    monkeypatch.setattr(curves, "CURVE_BYTES", 150)
+    part = Curve(tokenizer, texts, ENTRIES, 4, 1)
     first = part.point(model).scores
     assert part.point(model).scores == first
-    assert Curve(tokenizer, texts, ENTRIES, 4, 1, max_bytes=150).point(model).scores == first
+    assert Curve(tokenizer, texts, ENTRIES, 4, 1).point(model).scores == first
     assert set(first) == {
         "bits_per_byte/zh",
         "bits_per_byte/en",
         *(f"starter/idiom/{s}/{m}" for s in STYLES for m in ("accuracy", "margin")),
     }
-    # With room for all of the text it is the whole evaluation.
     whole = evaluate(model, tokenizer, texts, ENTRIES, 4, seed=1)
-    all_of_it = Curve(tokenizer, texts, ENTRIES, 4, 1, max_bytes=10**6).point(model).scores
     assert all_of_it["bits_per_byte/zh"] == pytest.approx(whole["bits_per_byte"]["zh"]["value"])
     assert first["bits_per_byte/zh"] != all_of_it["bits_per_byte/zh"]
     for style in STYLES:
@@ -169,9 +175,7 @@ def test_training_does_not_notice_a_point_of_the_curve(
     wide: Transformer, tokenizer: Tokenizer, texts: dict[str, list[str]], data: Path
 ) -> None:
     """Two runs end in the same bits, with and without points in between."""
-    curve = Curve(
-        tokenizer, texts, ENTRIES, 4, 1, questions_of(data, tokenizer, limit=4), max_bytes=100
-    )
+    curve = Curve(tokenizer, texts, ENTRIES, 4, 1, questions_of(data, tokenizer, limit=4))
 
     def train(network: Transformer, with_points: bool) -> dict[str, torch.Tensor]:
         torch.manual_seed(3)

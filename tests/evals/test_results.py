@@ -278,6 +278,12 @@ def test_errors_and_intervals_of_some_items_by_hand() -> None:
     assert macro["interval"] == pytest.approx([0.5 - reach, 0.5 + reach], abs=1e-6)
 
 
+def test_a_mean_of_subjects_of_one_item_is_that_of_the_items() -> None:
+    """Each has no variance of its own: their mean would have an error of 0."""
+    right = [True, False, False, True, False]
+    assert macro_score([marks_of([one], [4]) for one in right]) == score(marks_of(right, [4] * 5))
+
+
 def test_the_interval_of_a_mean_of_tiny_subjects_holds_the_truth() -> None:
     """One item of each subject is always all right or all wrong."""
     draw, held = random.Random(3), 0

@@ -17,7 +17,6 @@ from indexlm.evals.runner import (
     evaluate,
     evaluate_lines,
     results_table,
-    within_chance,
 )
 from indexlm.evals.scoring import bits_per_byte
 from indexlm.evals.starter import STYLES, HeldOutEntry
@@ -143,17 +142,3 @@ def test_the_table_shows_models_side_by_side(
     assert len({len(line) for line in lines if line.startswith("  zh")}) == 1
     accuracy = next(line for line in lines if "idiom per_token" in line)
     assert "±" in accuracy and accuracy.split()[-2:] == ["-", "-"]
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "items", "expected"),
-    [
-        (0.25, 10, True),
-        (0.33, 100, True),
-        (0.34, 100, False),
-        (0.16, 100, False),
-        (0.3, 300, False),
-    ],
-)
-def test_chance_is_the_range_of_a_guesser(accuracy: float, items: int, expected: bool) -> None:
-    assert within_chance(accuracy, items) is expected

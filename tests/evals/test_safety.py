@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from evals.conftest import small_network
 from indexlm.errors import UserError
 from indexlm.evals.refusals import is_refusal
 from indexlm.evals.safety import (
@@ -21,7 +22,6 @@ from indexlm.evals.safety import (
     summarise,
 )
 from indexlm.evals.samples import language_share
-from indexlm.model.config import ModelConfig
 from indexlm.model.transformer import Transformer
 from indexlm.tokens.chat_format import Conversation, prompt_ids, training_ids
 from indexlm.tokens.tokenizer import Tokenizer
@@ -33,20 +33,7 @@ JUDGED = tomllib.loads(
 
 @pytest.fixture
 def chat(tokenizer: Tokenizer) -> Transformer:
-    config = ModelConfig(
-        vocab_size=tokenizer.vocab_size,
-        hidden=32,
-        layers=2,
-        heads=2,
-        kv_heads=2,
-        ffn=64,
-        context=160,
-        head_scale=3.0,
-        init_std=0.3,
-    )
-    network = Transformer(config)
-    network.initialise(seed=5)
-    return network
+    return small_network(tokenizer, context=160)
 
 
 def always(tokenizer: Tokenizer, text: str) -> Generate:

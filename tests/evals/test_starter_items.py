@@ -18,6 +18,7 @@ from indexlm.evals.starter import (
     score_items,
     shared_characters,
     summarise,
+    within_chance,
 )
 from indexlm.model.transformer import Transformer
 from indexlm.tokens.tokenizer import Tokenizer
@@ -151,3 +152,23 @@ def test_lines_say_which_option_was_chosen(items: list[Item]) -> None:
             assert sum(right) / len(own) == found[style]["accuracy"]
     assert all(line["choices"]["pmi"] is None for line in lines)
     assert len({line["prompt_sha256"] for line in lines}) == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("right", "items", "expected"),
+    [
+        (0, 10, True),
+        (5, 10, True),
+        (6, 10, False),
+        (16, 100, False),
+        (17, 100, True),
+        # Of the normal distribution in place of the binomial one, 33 and 89 would be the last.
+        (34, 100, True),
+        (35, 100, False),
+        (90, 300, True),
+        (91, 300, False),
+    ],
+)
+def test_chance_is_the_range_of_a_guesser(right: int, items: int, expected: bool) -> None:
+    """Either tail of the binomial distribution, as benchmarks have it."""
+    assert within_chance(right / items, items) is expected

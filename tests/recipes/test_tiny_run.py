@@ -126,6 +126,37 @@ def test_the_scores_of_four_models_and_two_baselines_are_kept(finished: Path) ->
     assert results["xz -9e"]["bits_per_byte"].keys() == {"zh", "en"}
 
 
+def test_processes_share_the_evaluation(finished: Path) -> None:
+    """Two of them leave what one leaves, but for the last digits of sums."""
+    shared = finished.with_name("shared")
+    shutil.copytree(finished, shared)
+    shutil.rmtree(shared / "evals")
+    parts = ("pretrain", "sft", "dpo", "character.sft", "character.dpo")
+    arguments = ["run", str(shared / "config.json"), *(f"{each}.micro_batch=4" for each in parts)]
+    arguments += ["--only", "evals", "--out", str(shared)]
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    program += ["--nproc-per-node", "2", "-m", "indexlm.cli", *arguments]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert verify(shared / "evals") and not (shared / "evals.work").exists()
+    for name in ("samples.json", "compression.json"):
+        assert (shared / "evals" / name).read_bytes() == (finished / "evals" / name).read_bytes()
+    one, two = (
+        json.loads((run / "evals" / "results.json").read_text(encoding="utf-8"))
+        for run in (finished, shared)
+    )
+    assert two == nearly(one)
+
+
+def nearly(value: Any) -> Any:
+    """Equal but for the fifth digit of a fraction."""
+    if isinstance(value, dict):
+        return {key: nearly(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [nearly(each) for each in value]
+    return pytest.approx(value, rel=1e-4, abs=1e-4) if isinstance(value, float) else value
+
+
 def test_held_out_text_is_in_no_training_file(finished: Path) -> None:
     from indexlm.text.refined import read_documents
 

@@ -2,13 +2,16 @@
 
 import random
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint import FileSystemReader
 from workshop import Workshop
 
 from indexlm.errors import DamagedError, UserError
@@ -90,6 +93,21 @@ def test_part_of_a_state_can_be_loaded(folder: Path) -> None:
     part = {"weight.model.norm.weight": torch.zeros(16)}
     checkpoint.load(step_folder(folder, 4), part)
     assert torch.equal(part["weight.model.norm.weight"], state_of(4)["weight.model.norm.weight"])
+
+
+def test_a_ctrl_c_while_a_checkpoint_loads_is_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no failure of the checkpoint, which is what torch makes of it."""
+    read = FileSystemReader.read_data
+
+    def interrupted(self: FileSystemReader, *planned: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return read(self, *planned)
+
+    monkeypatch.setattr(FileSystemReader, "read_data", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        loaded(step_folder(folder, 8))
 
 
 @pytest.mark.parametrize("name", file_names())

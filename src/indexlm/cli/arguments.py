@@ -1,6 +1,8 @@
 """What several verbs share: arguments, and checks of what they were given."""
 
+from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,6 +26,24 @@ Settings = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", help="run folder; default runs/<recipe>")]
 
 
+class Device(StrEnum):
+    """What `--device` takes; auto is a GPU where there is one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def chosen_device(device: Device) -> str:
+    """`cpu` or `cuda`. Raises UserError for a GPU that is not there."""
+    import torch
+
+    there = torch.cuda.is_available()
+    if device is Device.CUDA and not there:
+        raise UserError("--device cuda: this PyTorch sees no GPU; use --device cpu")
+    return "cuda" if there and device is not Device.CPU else "cpu"
+
+
 def resolved(name: str, settings: list[str] | None) -> "AnyRecipe":
     from indexlm.recipes import find
     from indexlm.settings import with_overrides
@@ -39,10 +59,19 @@ def check_new(out: Path) -> None:
 
 
 def check_above(out: Path) -> None:
-    """Raises UserError where a folder at `out` would lie in a file."""
+    """Raises UserError where a folder at `out` would lie in a file, or could not be written."""
     above = next(each for each in out.absolute().parents if each.exists())
     if not above.is_dir():
         raise UserError(f"{above} is a file, not a folder; name another --out")
+    try:
+        # Permissions say little of a disk that is read-only or full, and nothing to root.
+        with TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"nothing can be written to {above} ({error.strerror}); name another --out, or make "
+            "that folder writable"
+        ) from error
 
 
 def check_model(folder: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from indexlm.cli.arguments import check_above
+from indexlm.cli.arguments import Device, check_above, chosen_device
 from indexlm.errors import StoppedError, UserError
 
 
@@ -55,6 +55,9 @@ Watch = Annotated[
     bool,
     typer.Option("--watch", help="wait for new checkpoints until the stages are finished"),
 ]
+DeviceOption = Annotated[
+    Device | None, typer.Option(help="where the models are run [of a run: its own; auto]")
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", help="folder for points.jsonl and index.html [RUN/curves]"),
@@ -69,6 +72,7 @@ def curve(
     overflow: OverflowOption = None,
     stages: Stages = "",
     watch: Watch = False,
+    device: DeviceOption = None,
     out: Out = None,
 ) -> None:
     """Scores of every kept checkpoint of a run, or of every model in a folder, and a page of them.
@@ -77,20 +81,21 @@ def curve(
     there are not made again; stopped, the same command goes on. The page shows accuracy beside
     margin and probability of the right option, the decay, and what in them is a jump.
     """
-    from indexlm.cli.curve_points import Asked, make_points
-    from indexlm.cli.snapshots import models_in, run_in
+    from indexlm.stages.curve_points import Asked, make_points
+    from indexlm.stages.snapshots import Source, models_in, run_in
 
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; name a run folder or a folder of model folders")
-    source = run_in(folder, _listed(stages)) if _is_run(folder) else models_in(folder)
+    place = out or folder / "curves"
+    file = place / "points.jsonl"
+    check_above(file)
+    where = None if device is None else chosen_device(device)
     if stages and not _is_run(folder):
         raise UserError(f"--stages {stages}: {folder} is no run folder")
-    place = out or folder / "curves"
-    if place.exists() and not place.is_dir():
-        raise UserError(f"{place} is a file, not a folder; name another --out")
-    check_above(place)
+    source: Source = (
+        run_in(folder, _listed(stages), where) if _is_run(folder) else models_in(folder, where)
+    )
     asked = Asked(_listed(tasks), data or [], limit, None if overflow is None else overflow.value)
-    file = place / "points.jsonl"
     try:
         count = make_points(source, asked, place, watch=watch)
     except KeyboardInterrupt as error:

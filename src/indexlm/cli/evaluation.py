@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from indexlm.cli.arguments import check_new
+from indexlm.cli.arguments import Device, check_new, chosen_device
 from indexlm.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,14 +43,6 @@ class Overflow(StrEnum):
     REFUSE = "refuse"
     CUT = "cut"
     FEWER = "fewer"
-
-
-class Device(StrEnum):
-    """What `eval --device` takes; auto is a GPU where there is one."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 Model = Annotated[Path, typer.Argument(help="model folder, e.g. runs/tiny/models/base")]
@@ -133,9 +125,9 @@ Out = Annotated[
     Path | None,
     typer.Option(
         "--out",
-        help="folder for results.json, every item's answer, the table and, of benchmarks, a page "
-        "to look at; what is finished is kept in OUT.work on the way, and the same command goes on "
-        "there. Without --out a run that is interrupted starts anew",
+        help="folder for results.json, every item's answer, the table and, of benchmarks, safety "
+        "and generation, a page to look at; what is finished is kept in OUT.work on the way, and "
+        "the same command goes on there. Without --out a run that is interrupted starts anew",
     ),
 ]
 
@@ -174,9 +166,9 @@ def evaluate(
     safety puts pairs of requests to a chat model, one to refuse and one of like words to answer.
     generation has a model write after forty fixed prompts and counts loops and other languages.
     """
-    from indexlm.cli.scored import Asked, score
     from indexlm.evals.benchmark import Settings
     from indexlm.evals.longcontext import Grid
+    from indexlm.stages.scoring import Asked, score
 
     names = list(dict.fromkeys(_listed(tasks)))
     if not names:
@@ -201,7 +193,7 @@ def evaluate(
         check_new(out)
     text, placed = _places(data or [], text_tasks, benchmarks)
     asked = Asked(model, text_tasks, text, placed, settings, grid, not sizes, stretch, seed)
-    score(asked, _device(device), out, by_subject=by_subject, beside=shown)
+    score(asked, chosen_device(device), out, by_subject=by_subject, beside=shown)
 
 
 def _listed(names: str) -> list[str]:
@@ -273,23 +265,19 @@ def _places(
 ) -> "tuple[Path | None, list[tuple[Task, Path]]]":
     """The folder of refined text, where a task needs it, and each benchmark with its folder."""
     from indexlm.evals.sources import holds, hub_files
+    from indexlm.stages.inputs import apart, refuse_unused
     from indexlm.text.reading.hub import fetch
-    from indexlm.text.refined import FUNNEL, verify_refined
+    from indexlm.text.refined import verify_refined
 
     from_hub = HUB in folders and not HUB.exists()
     folders = [folder for folder in folders if not (from_hub and folder == HUB)]
-    refined = [folder for folder in folders if (folder / FUNNEL).is_file()]
-    others = [folder for folder in folders if folder not in refined]
+    refined, others = apart(folders)
     used: list[Path] = []
     on_text = [name for name in text_tasks if name in REFINED_TASKS]
     if not folders and (on_text or (benchmarks and not from_hub)):
         raise UserError("--data is missing: the folder that the tasks read")
     if on_text:
-        if len(refined) > 1:
-            raise UserError(
-                f"{refined[0]} and {refined[1]} are both refined text; evaluate on one at a time"
-            )
-        used += refined or others[:1]
+        used.append(refined or others[0])
         verify_refined(used[0])
     placed = []
     for task in benchmarks:
@@ -302,8 +290,7 @@ def _places(
             place = (others or folders)[0]
         placed.append((task, place))
         used.append(place)
-    if unused := [folder for folder in folders if folder not in used]:
-        raise UserError(f"--data {unused[0]} holds nothing for these tasks; leave it out")
+    refuse_unused(folders, used)
     return (used[0] if on_text else None), placed
 
 
@@ -326,12 +313,3 @@ def _published(beside: str, tasks: Sequence[str]) -> list[str] | None:
         if name not in known:
             raise UserError(f"--beside {name}: write report, or of {', '.join(known)}")
     return _listed(beside)
-
-
-def _device(device: Device) -> str:
-    import torch
-
-    there = torch.cuda.is_available()
-    if device is Device.CUDA and not there:
-        raise UserError("--device cuda: this PyTorch sees no GPU; use --device cpu")
-    return "cuda" if there and device is not Device.CPU else "cpu"

@@ -23,7 +23,7 @@ from indexlm.evals.scoring import BATCH_TOKENS
 from indexlm.evals.task import Prompt, Task
 from indexlm.model.transformer import Transformer
 from indexlm.records import Progress, fingerprint
-from indexlm.runtime import rank, ranks, wait_for_all
+from indexlm.runtime import rank, ranks, shared_out, wait_for_all
 from indexlm.tokens.tokenizer import Tokenizer
 
 log = logging.getLogger("indexlm")
@@ -55,10 +55,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A task, the folder of its files, and what of them could be read."""
+    """A task, how it is asked, and what could be read of its files."""
 
     task: Task
-    data: Path
     prompts: Mapping[str, Prompt]
     subjects: list[Subject]
 
@@ -108,7 +107,7 @@ def run_benchmarks(
     _refuse_unknown_prompts(settings.prompts, prompts)
     names = [_names_for(task, settings.subjects, [each for each, _ in tasks]) for task, _ in tasks]
     benchmarks = [
-        Benchmark(task, data, asked, _subjects(task, data, some, settings.limit, failed))
+        Benchmark(task, asked, _subjects(task, data, some, settings.limit, failed))
         for (task, data), asked, some in zip(tasks, prompts, names)
     ]
     for name, why in list(failed.items())[:MOST_TOLD]:
@@ -135,19 +134,6 @@ def run_benchmarks(
     progress.close()
     wait_for_all()
     return _outcome(benchmarks, parts, settings, kept, failed)
-
-
-def shared_out(sizes: Sequence[int], processes: int) -> list[list[int]]:
-    """Numbers of the pieces that each process takes: the largest first, to whom has least.
-
-    Within a third of the best there is (Graham 1969). Each list is in ascending order.
-    """
-    load, lists = [0] * processes, [list[int]() for _ in range(processes)]
-    for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
-        least = load.index(min(load))
-        load[least] += sizes[number]
-        lists[least].append(number)
-    return [sorted(numbers) for numbers in lists]
 
 
 def _prompts(task: Task, names: Sequence[str]) -> dict[str, Prompt]:

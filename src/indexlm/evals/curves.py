@@ -8,23 +8,23 @@ whole point.
 Shapes: P points, N items.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from indexlm.errors import UserError
 from indexlm.evals.benchmark import REPORT
-from indexlm.evals.choice import Encoded, encode
-from indexlm.evals.items import Subject, data_sha256, read_subjects
+from indexlm.evals.choice import Encoded, Overflow, encode
+from indexlm.evals.items import Subject, read_subjects
 from indexlm.evals.prompts import Asked, ask
 from indexlm.evals.results import Marks, item_line, marks, score
 from indexlm.evals.runner import HeldOut, evaluate_items, sample_text
 from indexlm.evals.scoring import score_rows
-from indexlm.evals.starter import CHANCE, STYLES, HeldOutEntry, build_items
+from indexlm.evals.starter import STYLES, HeldOutEntry, build_items, item_marks
 from indexlm.evals.starter import Item as StarterItem
 from indexlm.evals.task import Prompt, Task
 from indexlm.model.transformer import Transformer
@@ -37,8 +37,6 @@ CURVE_BYTES = 8_000
 MEASURES = ("accuracy", "standard_error", "margin", "margin_standard_error", "probability")
 """Of a score of `results.score`, what a point has of it."""
 
-Overflow = Literal["cut", "fewer"]
-
 
 @dataclass(frozen=True)
 class Questions:
@@ -50,7 +48,6 @@ class Questions:
     subjects: list[str]
     """Of each item."""
     encoded: list[Encoded]
-    data_sha256: str
 
     @property
     def name(self) -> str:
@@ -80,12 +77,11 @@ class Curve:
         items: int,
         seed: int,
         questions: Sequence[Questions] = (),
-        max_bytes: int = CURVE_BYTES,
     ) -> None:
-        """`items` is per kind of the starter test; `max_bytes` of text per tier."""
+        """`items` is per kind of the starter test."""
         self.tokenizer, self.questions = tokenizer, questions
         self.held_out = {
-            name: sample_text(texts, max_bytes, f"{seed}/{name}")
+            name: sample_text(texts, CURVE_BYTES, f"{seed}/{name}")
             for name, texts in held_out.items()
         }
         self.test: Sequence[StarterItem] = build_items(entries, items, seed)
@@ -108,7 +104,8 @@ class Curve:
             lines = [line for line in evaluation.lines["starter"] if line["subject"] == kind]
             for style in STYLES:
                 name = f"starter/{kind}/{style}"
-                items[name] = _starter_marks(lines, style)
+                score_NO = np.array([line["scores"][style] for line in lines])
+                items[name] = item_marks(score_NO, np.array([line["answer"] for line in lines]))
                 for measure in ("accuracy", "margin"):
                     scores[f"{name}/{measure}"] = found[style][measure]
         if self.questions:
@@ -184,7 +181,7 @@ def _questions(
     except UserError as error:
         raise UserError(f"{task.name}, asked with {name}: {error}") from error
     named = [subject.name for subject in subjects for _ in subject.items]
-    return Questions(task.name, name, prompt.style, named, encoded, data_sha256(subjects))
+    return Questions(task.name, name, prompt.style, named, encoded)
 
 
 def _all_asked(task: Task, prompt: Prompt, subjects: Sequence[Subject], shots: int) -> list[Asked]:
@@ -225,19 +222,3 @@ def _work(encoded: Sequence[Encoded]) -> Iterator[int]:
         known = next((at for at, (one, other) in pairs if one != other), len(ids))
         yield len(ids) - known + sum(len(row.ids) - row.first for row in each.all_rows)
         before = ids
-
-
-def _starter_marks(lines: Sequence[Mapping[str, Any]], style: str) -> Marks:
-    score_NO = np.array([line["scores"][style] for line in lines])
-    at_N, answer_N = np.arange(len(lines)), np.array([line["answer"] for line in lines])
-    right_N = score_NO[at_N, answer_N]
-    wrong_NO = score_NO.copy()
-    wrong_NO[at_N, answer_N] = -np.inf
-    weight_NO = np.exp(score_NO - score_NO.max(1, keepdims=True))
-    return Marks(
-        # A tie is no right answer there.
-        right=(right_N > wrong_NO.max(1)).astype(float),
-        margin=right_N - wrong_NO.max(1),
-        probability=weight_NO[at_N, answer_N] / weight_NO.sum(1),
-        chance=np.full(len(lines), CHANCE),
-    )

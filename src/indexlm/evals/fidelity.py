@@ -23,6 +23,7 @@ from torch import Tensor
 
 from indexlm.errors import UserError
 from indexlm.evals.prefix_tree import Targets, make_plan
+from indexlm.evals.results import NORMAL
 from indexlm.evals.scoring import (
     BATCH_TOKENS,
     CHUNK_FLOATS,
@@ -32,7 +33,16 @@ from indexlm.evals.scoring import (
     new_past,
     read_pass,
 )
-from indexlm.evals.starter import KINDS, STYLES, HeldOutEntry, Item, build_items, score_items
+from indexlm.evals.starter import (
+    KINDS,
+    STYLES,
+    HeldOutEntry,
+    Item,
+    build_items,
+    item_marks,
+    score_items,
+)
+from indexlm.evals.table import aligned
 from indexlm.model.transformer import Transformer
 from indexlm.records import Progress
 from indexlm.tokens.tokenizer import EOS, Tokenizer
@@ -154,17 +164,12 @@ def fidelity_table(result: Mapping[str, Any]) -> str:
                     *[""] * 3,
                 ]
             )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
-        for row in rows
-    ]
     note = (
         "difference: changed - original ± standard error over the same documents or items, "
         "~ is within noise (95%)\n"
         "KL: of the changed prediction from the original one, nats per token"
     )
-    return "\n".join([*(line.rstrip() for line in lines), note])
+    return f"{aligned(rows)}\n{note}"
 
 
 def _read_documents(
@@ -271,28 +276,18 @@ def _starter_summary(
             continue
         summary[kind] = {"items": len(chosen)}
         for style in STYLES:
-            original_N, changed_N = (
-                _margins(score[style][chosen], answer_N[chosen]) for score in scores
+            original, changed = (
+                item_marks(score[style][chosen], answer_N[chosen]) for score in scores
             )
             summary[kind][style] = {
-                # As in the starter test, a tie is no right answer.
-                "accuracy": _paired(original_N > 0, changed_N > 0),
-                "margin": _paired(original_N, changed_N),
+                "accuracy": _paired(original.right, changed.right),
+                "margin": _paired(original.margin, changed.margin),
             }
     return summary
 
 
-def _margins(score_NO: np.ndarray, answer_N: np.ndarray) -> np.ndarray:
-    """Score of the right option less the best wrong one, [N]; O options."""
-    place_N = np.arange(len(answer_N))
-    wrong_NO = score_NO.copy()
-    wrong_NO[place_N, answer_N] = -np.inf
-    margin_N: np.ndarray = score_NO[place_N, answer_N] - wrong_NO.max(1)
-    return margin_N
-
-
 def _paired(original_N: np.ndarray, changed_N: np.ndarray) -> dict[str, float | None]:
-    difference_N = changed_N.astype(float) - original_N.astype(float)
+    difference_N = changed_N - original_N
     return {
         "original": float(original_N.mean()),
         "changed": float(changed_N.mean()),
@@ -306,5 +301,5 @@ def _difference_cell(measure: Mapping[str, Any], factor: int, digits: int) -> st
     shown = f"{factor * difference:+.{digits}f}"
     if error is None:
         return f"{shown} ±-~"
-    mark = "~" if abs(difference) <= 1.96 * error else " "
+    mark = "~" if abs(difference) <= NORMAL * error else " "
     return f"{shown} ±{factor * error:.{digits}f}{mark}"

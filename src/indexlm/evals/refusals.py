@@ -3,8 +3,8 @@
 A small model's refusals are short and come first; what stands in quotation marks is somebody
 else's. A warning in the place of an answer ("please do not do this") counts as one.
 
-Rules are never done: of 52 answers written after an earlier state of them, hard on purpose, they
-found 20 of 28 refusals and called 3 of 24 answers refusals. Read answers before trusting a rate.
+Rules are never done: these were made to fit the answers that the tests hold them to, so expect less
+of them on others. Read answers before trusting a rate.
 """
 
 import re

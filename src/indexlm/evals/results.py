@@ -130,7 +130,13 @@ def marks(lines: Sequence[Line], way: str) -> Marks:
     score_NO = np.full((len(rows), max(map(len, rows))), -np.inf)
     for row_O, scores in zip(score_NO, rows):
         row_O[: len(scores)] = scores
-    at_N, answer_N = np.arange(len(rows)), np.array([line["answer"] for line in lines])
+    answer_N = np.array([line["answer"] for line in lines])
+    return marks_of(score_NO, answer_N, 1 / np.array([len(scores) for scores in rows]))
+
+
+def marks_of(score_NO: np.ndarray, answer_N: np.ndarray, chance_N: np.ndarray) -> Marks:
+    """`marks` of scores, where -inf stands for an option that an item does not have."""
+    at_N = np.arange(len(answer_N))
     right_N = score_NO[at_N, answer_N]
     wrong_NO = score_NO.copy()
     wrong_NO[at_N, answer_N] = -np.inf
@@ -139,7 +145,7 @@ def marks(lines: Sequence[Line], way: str) -> Marks:
         right=(score_NO.argmax(1) == answer_N).astype(float),
         margin=right_N - wrong_NO.max(1),
         probability=weight_NO[at_N, answer_N] / weight_NO.sum(1),
-        chance=1 / np.array([len(scores) for scores in rows]),
+        chance=chance_N,
     )
 
 
@@ -171,6 +177,9 @@ def macro_score(parts: Sequence[Marks]) -> dict[str, Any]:
     """
     if len(parts) == 1:
         return score(parts[0])
+    if all(len(part.right) == 1 for part in parts):
+        # One item says nothing of its subject's variance; the items are then one sample.
+        return score(Marks(*map(np.concatenate, zip(*(vars(part).values() for part in parts)))))
     scores = [score(part) for part in parts]
     mean = {
         name: sum(each[name] for each in scores) / len(scores)

@@ -29,10 +29,11 @@ from indexlm.evals.starter import (
     item_lines,
     score_items,
     summarise,
+    within_chance,
 )
 from indexlm.evals.table import aligned
 from indexlm.model.transformer import Transformer
-from indexlm.runtime import rank, ranks, summed
+from indexlm.runtime import rank, ranks, shared_out, summed
 from indexlm.tokens.tokenizer import EOS, Tokenizer
 
 HeldOut = Mapping[str, Sequence[str]]
@@ -154,9 +155,8 @@ def _shared_scores(
 
 
 def _dealt(model: Transformer, sizes: Sequence[int]) -> list[int]:
-    """Numbers of what this process scores, of `sizes` each: about as much as the others."""
-    order = sorted(range(len(sizes)), key=lambda number: sizes[number], reverse=True)
-    return order[rank() :: ranks()] if _usable_alone(model) else order
+    """Numbers of what this process scores, of `sizes` each."""
+    return shared_out(sizes, ranks())[rank()] if _usable_alone(model) else list(range(len(sizes)))
 
 
 def _collected(model: Transformer, values: np.ndarray) -> np.ndarray:
@@ -191,11 +191,6 @@ def baseline_results(
     }
 
 
-def within_chance(accuracy: float, items: int) -> bool:
-    """Whether a guesser's result would differ as much in one run of twenty (two-sided)."""
-    return bool(abs(accuracy - CHANCE) <= 1.96 * (CHANCE * (1 - CHANCE) / items) ** 0.5)
-
-
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Aligned text: a column per model, a row per measure, `-` where a model has none.
 
@@ -206,7 +201,8 @@ def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     for name in names:
         values = [result["bits_per_byte"].get(name) for result in results.values()]
         rows.append([f"  {name}", *("-" if v is None else f"{v['value']:.3f}" for v in values)])
-    rows.append([f"starter test, % (chance {CHANCE:.0%})", *("" for _ in results)])
+    if any(result["starter"] for result in results.values()):
+        rows.append([f"starter test, % (chance {CHANCE:.0%})", *("" for _ in results)])
     for kind in KINDS:
         scores = [result["starter"].get(kind) for result in results.values()]
         counts = {score["items"] for score in scores if score is not None}

@@ -15,11 +15,12 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import numpy as np
 
+from indexlm.evals.results import Marks, guessed, marks_of
 from indexlm.evals.scoring import Score, loglikelihood
 from indexlm.model.transformer import Transformer
 from indexlm.tokens.tokenizer import Tokenizer
@@ -122,6 +123,20 @@ def summarise(items: Sequence[Item], scores: dict[str, np.ndarray]) -> dict[str,
     return summary
 
 
+def item_marks(score_NO: np.ndarray, answer_N: np.ndarray) -> Marks:
+    """What each of N items counts, of the scores of its O options.
+
+    A tie is no right answer: a model that tells nothing apart must not score.
+    """
+    marked = marks_of(score_NO, answer_N, np.full(len(answer_N), CHANCE))
+    return replace(marked, right=(marked.margin > 0).astype(float))
+
+
+def within_chance(accuracy: float, items: int) -> bool:
+    """Whether guessing explains an accuracy, as `results.guessed` has it."""
+    return guessed(round(accuracy * items), np.full(items, CHANCE))
+
+
 def item_lines(items: Sequence[Item], scores: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """A line of plain values for each item, for a comparison of two models: {"subject" (its kind),
     "id", "prompt_sha256" (of context and options), "answer", "scores" and "choices" by style}.
@@ -210,17 +225,11 @@ def _styled(told: Score, alone: Score, option: str) -> dict[str, float]:
 
 
 def _accuracy_and_margin(score_NO: np.ndarray, answer_N: np.ndarray) -> dict[str, float]:
-    """N items, O options."""
-    count = len(answer_N)
-    right_N = score_NO[np.arange(count), answer_N]
-    wrong_NO = score_NO.copy()
-    wrong_NO[np.arange(count), answer_N] = -np.inf
-    margin_N = right_N - wrong_NO.max(1)
-    # A tie is no right answer: a model that tells nothing apart must not score.
-    accuracy = float((margin_N > 0).mean())
+    marked, count = item_marks(score_NO, answer_N), len(answer_N)
+    accuracy = float(marked.right.mean())
     return {
         "accuracy": accuracy,
         "standard_error": math.sqrt(accuracy * (1 - accuracy) / count),
-        "margin": float(margin_N.mean()),
-        "margin_standard_error": float(margin_N.std() / math.sqrt(count)),
+        "margin": float(marked.margin.mean()),
+        "margin_standard_error": float(marked.margin.std() / math.sqrt(count)),
     }

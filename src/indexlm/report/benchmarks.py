@@ -1,7 +1,7 @@
-"""The page of an evaluation: one model's scores on benchmarks, or several models' side by side.
+"""The page of an evaluation: one model's scores, or several models' side by side.
 
 As self-contained as the page of a run. The text of a benchmark is not on it: results hold scores,
-places in files and ids.
+places in files and ids. What a model itself wrote is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,9 @@ from typing import Any
 from indexlm.evals.benchmark_table import WAY_NAMES
 from indexlm.evals.task import LETTERS
 from indexlm.records import clock
+from indexlm.report import behaviour, choices
 from indexlm.report import benchmark_figures as figures
 from indexlm.report import benchmark_tables as tables
-from indexlm.report import choices
 from indexlm.report.benchmark_tables import Models, Part, first, of_prompt, of_task, percent
 from indexlm.report.markup import (
     Html,
@@ -40,8 +40,8 @@ MMLU, C-Eval and CMMLU, its `acc_norm` of ARC and HellaSwag."""
 def write_benchmark_page(folders: Sequence[Path], out: Path) -> None:
     """Write the page of one result folder of `eval --out`, or of several, to the file `out`.
 
-    The folder of `out` must exist. Raises UserError for a folder without benchmark results or for
-    models that answered other items, DamagedError for a file that is missing or cannot be read.
+    The folder of `out` must exist. Raises UserError for a folder with nothing that a page shows or
+    for models that answered other items, DamagedError for a file that is missing or cannot be read.
     """
     out.write_text(benchmark_page(read_results(folders)), encoding="utf-8")
 
@@ -49,11 +49,19 @@ def write_benchmark_page(folders: Sequence[Path], out: Path) -> None:
 def benchmark_page(evaluated: Sequence[Evaluated]) -> str:
     """The whole document."""
     models = {each.name: each.results["tasks"] for each in evaluated}
-    scores = join(tables.summary(models), _beside(evaluated))
-    parts = [("scores", both("Scores", "成绩"), scores)]
+    parts = []
+    if any(models.values()):
+        scores = join(tables.summary(models), _beside(evaluated))
+        parts.append(("scores", both("Scores", "成绩"), scores))
     for task in tables.task_names(models):
         title = first(of_task(models, task))["title"]
         parts.append((f"task-{task}", text(title), _task(evaluated, task)))
+    if judged := _of_text(evaluated, "safety"):
+        heading = both("Refusals", "拒绝与过度拒绝")
+        parts.append(("safety", heading, behaviour.safety(judged)))
+    if written := _of_text(evaluated, "generation"):
+        heading = both("What it writes", "文本生成")
+        parts.append(("generation", heading, behaviour.generation(written)))
     parts.append(("settings", both("How it was measured", "测量方式"), _settings(evaluated)))
     contents = [element("a", heading, href=f"#{name}") for name, heading, _ in parts]
     sections = [
@@ -61,14 +69,8 @@ def benchmark_page(evaluated: Sequence[Evaluated]) -> str:
         for name, heading, content in parts
     ]
     names = ", ".join(models)
-    lead = sentence(
-        "p",
-        "Multiple choice by likelihood: of the options of an item, the most likely one is the "
-        "answer. Chance stands beside every score.",
-        "以似然作答的选择题：每题取似然最高的选项。每项成绩旁都列出随机水平。",
-        "lead",
-    )
-    title = element("h1", both(f"Benchmarks: {names}", "基准评测"))
+    title = element("h1", both(f"Evaluation: {names}", "评测"))
+    lead = _lead() if any(models.values()) else ""
     header = element("header", title, lead, _facts(evaluated), element("nav", *contents))
     footer = sentence(
         "footer",
@@ -78,6 +80,21 @@ def benchmark_page(evaluated: Sequence[Evaluated]) -> str:
         "note",
     )
     return document(f"indexlm · {names}", header, element("main", *sections), footer)
+
+
+def _lead() -> Html:
+    return sentence(
+        "p",
+        "Multiple choice by likelihood: of the options of an item, the most likely one is the "
+        "answer. Chance stands beside every score.",
+        "以似然作答的选择题：每题取似然最高的选项。每项成绩旁都列出随机水平。",
+        "lead",
+    )
+
+
+def _of_text(evaluated: Sequence[Evaluated], test: str) -> dict[str, Any]:
+    """The models that took a test of text, with their results of it."""
+    return {e.name: e.results["text"][test] for e in evaluated if test in e.results["text"]}
 
 
 def benchmarks(files: RunFiles) -> Html:
@@ -106,6 +123,8 @@ def _facts(evaluated: Sequence[Evaluated]) -> Html:
         model = evaluated[0].results["model"]
         window = f"window {number(model['window'])}, vocabulary {number(model['vocab_size'])}"
         facts.append(fact(both("Parameters", "参数量"), short(model["parameters"]), window))
+    if not prompts:
+        return element("dl", *facts, class_="facts") if facts else Html("")
     computed, naive = (sum(prompt[key] for prompt in prompts) for key in ("computed", "naive"))
     seconds = sum(prompt["seconds"] for prompt in prompts)
     answered = sum(prompt["micro"]["items"] for prompt in prompts)
@@ -229,7 +248,7 @@ def _preferences(answers: Mapping[str, Answers], way: str) -> Html:
         both("Letters chosen (right), %", "各字母被选（正确），%"),
         both("Letter bias, %", "字母偏好，%"),
         both("ECE, %", "校准误差，%"),
-        both("Margin, nats", "间隔，纳特"),
+        both("Margin, nats", "间隔，奈特"),
     ]
     note = sentence(
         "p",
@@ -260,7 +279,7 @@ def _surely_wrong(answers: Mapping[str, Answers]) -> Html:
         both("Chosen", "所选"),
         both("Right", "正确"),
         both("Probability, %", "概率，%"),
-        both("Margin, nats", "间隔，纳特"),
+        both("Margin, nats", "间隔，奈特"),
     ]
     return element(
         "details",
@@ -285,17 +304,19 @@ def _settings(evaluated: Sequence[Evaluated]) -> Html:
         both("Vocabulary", "词表"),
         both("Window", "窗口"),
     ]
-    heading = element("h3", both("Prompts", "提示"))
-    return join(table(head, models, words=3), heading, _prompts(evaluated))
+    return join(table(head, models, words=3), _prompts(evaluated))
 
 
 def _prompts(evaluated: Sequence[Evaluated]) -> Html:
+    """Of the benchmarks, where there are some."""
     rows = []
     for each in evaluated:
         for name, task in each.results["tasks"].items():
             files = join(f"{name} v{task['version']} ", element("code", task["data_sha256"][:12]))
             for prompt, part in task["prompts"].items():
                 rows.append([each.name, files, prompt, *_prompt_facts(part)])
+    if not rows:
+        return Html("")
     head = [
         both("Model", "模型"),
         both("Benchmark, files (SHA-256)", "基准与文件"),
@@ -314,7 +335,8 @@ def _prompts(evaluated: Sequence[Evaluated]) -> Html:
         "各提示共有的示例与题目只计算一次；不共享时每题每个选项单独计算。",
         "note",
     )
-    return join(table(head, rows, words=4), note)
+    heading = element("h3", both("Prompts", "提示"))
+    return join(heading, table(head, rows, words=4), note)
 
 
 def _prompt_facts(part: Part) -> list[Any]:

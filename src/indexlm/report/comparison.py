@@ -54,7 +54,7 @@ def _tables(comparison: Mapping[str, Any]) -> list[Html]:
         ]
         tables.append(table(head, body))
     if margins := [row for row in rows if row["margin"] is not None]:
-        head = [both("Margin, nats", "间隔（纳特）"), both("Items", "题数"), *MEASURES]
+        head = [both("Margin, nats", "间隔（奈特）"), both("Items", "题数"), *MEASURES]
         body = [[_name(row), number(row["items"]), *_cells(row["margin"], 1, 3)] for row in margins]
         tables.append(table(head, body))
     if text:

@@ -214,11 +214,13 @@ def jumps(curves: Curves, judged: Judged) -> Html:
         "p",
         f"A jump is a rise within a tenth of the run that is half of all rise or more and that a "
         f"smooth rise with the same noise shows in at most one case of twenty (p). Of {len(rows)} "
-        f"curves, {len(rows) / 20:.0f} would have such a p by chance. Smooth is a power of the "
-        "tokens or their logarithm.",
+        f"curves, {len(rows) / 20:.0f} would have such a p by chance, and more where a curve stays "
+        "above or below a smooth line for several points. Smooth is a power of the tokens or their "
+        "logarithm.",
         "跃升：在全程十分之一之内完成至少一半升幅，"
         "且同等噪声下平滑上升出现同样升幅的概率 p 不超过 5%。"
-        f"{len(rows)} 条曲线中偶然会有约 {len(rows) / 20:.0f} 条达到该 p。"
+        f"{len(rows)} 条曲线中偶然会有约 {len(rows) / 20:.0f} 条达到该 p；"
+        "若曲线连续多点偏在平滑线一侧，则更多。"
         "平滑指词元数的幂或对数。",
         "note",
     )

@@ -18,8 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from indexlm.evals.runner import within_chance
-from indexlm.evals.starter import CHANCE
+from indexlm.evals.starter import CHANCE, within_chance
 from indexlm.report.markup import Html
 
 WIDTH = 10.4

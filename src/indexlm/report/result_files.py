@@ -17,6 +17,8 @@ from indexlm.evals.results import marks
 
 RESULTS = "results.json"
 FORMAT = 1
+TEXT_TESTS = ("safety", "generation")
+"""Those of a page."""
 REMEDY = "delete it and evaluate again"
 
 
@@ -54,8 +56,8 @@ class Answers:
 def read_results(folders: Sequence[Path]) -> list[Evaluated]:
     """Read `results.json` of each folder; of two models of one name the folders tell them apart.
 
-    Raises UserError for a folder without one, without a benchmark in it, or where two folders have
-    scored other items of one task; DamagedError for a file that cannot be read.
+    Raises UserError for a folder without one or with nothing that a page shows, or where two
+    folders have scored other items of one task; DamagedError for a file that cannot be read.
     """
     found = [_read_results(folder) for folder in folders]
     names = Counter(results["model"]["name"] for results in found)
@@ -67,6 +69,11 @@ def read_results(folders: Sequence[Path]) -> list[Evaluated]:
     for other in evaluated[1:]:
         _check_same_items(evaluated[0], other)
     return evaluated
+
+
+def on_page(results: Mapping[str, Any]) -> bool:
+    """Whether there is anything in results.json that a page shows."""
+    return bool(results["tasks"]) or any(test in results["text"] for test in TEXT_TESTS)
 
 
 def read_answers(folder: Path, task: str, prompt: str, micro: Mapping[str, Any]) -> Answers:
@@ -110,8 +117,10 @@ def _read_results(folder: Path) -> dict[str, Any]:
         raise DamagedError(f"{path} cannot be read: {error}; {REMEDY}") from error
     if not isinstance(results, dict) or results.get("format") != FORMAT:
         raise UserError(f"{path} is no result of this version of indexlm; evaluate again")
-    if not results["tasks"]:
-        raise UserError(f"{path} has no benchmark; name some with `indexlm eval --tasks`")
+    if not on_page(results):
+        raise UserError(
+            f"{path} has no benchmark, safety or generation; name some with `indexlm eval --tasks`"
+        )
     return results
 
 
@@ -147,6 +156,14 @@ def _check_same_items(one: Evaluated, other: Evaluated) -> None:
                 raise UserError(
                     f"{one.folder} and {other.folder} scored other items of {task}: {what} "
                     f"{here} and {there}; evaluate both with the same --data and --limit"
+                )
+    for test in TEXT_TESTS:
+        asked, beside = (each.results["text"].get(test, {}) for each in (one, other))
+        for what in ("version", "kind"):
+            if asked and beside and asked.get(what) != beside.get(what):
+                raise UserError(
+                    f"{one.folder} and {other.folder} took other forms of {test}: {what} "
+                    f"{asked.get(what)} and {beside.get(what)}; evaluate both alike"
                 )
 
 

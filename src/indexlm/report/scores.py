@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from indexlm.evals.runner import within_chance
-from indexlm.evals.starter import CHANCE, KINDS, STYLES
+from indexlm.evals.starter import CHANCE, KINDS, STYLES, within_chance
 from indexlm.report.curves import STYLE_NAMES
 from indexlm.report.figures import PALETTE, chance_band, drawing
 from indexlm.report.markup import (
@@ -218,7 +217,7 @@ def _choice_table(results: Results) -> Html:
         "p",
         f"Accuracy in % ± one standard error, margin in nats below; chance is {CHANCE:.0%}. "
         "≈ marks what guessing explains (95%).",
-        "准确率（%）± 一个标准误，下行为间隔（纳特）；≈ 表示与随机猜测无异（95%）。",
+        "准确率（%）± 一个标准误，下行为间隔（奈特）；≈ 表示与随机猜测无异（95%）。",
         "note",
     )
     return join(table(head, rows), note)

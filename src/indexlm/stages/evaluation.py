@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from indexlm.config import EvalConfig, Recipe
 from indexlm.errors import UserError
 from indexlm.records import publish, verify, write_json
-from indexlm.runtime import device_of
+from indexlm.runtime import device_of, from_first, wait_for_all
 from indexlm.stages import inputs
 from indexlm.stages.data import files_state
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from indexlm.evals.curves import Curve
     from indexlm.evals.task import Task
     from indexlm.pipeline import Run
+    from indexlm.serve.engine import Engine
     from indexlm.tokens.tokenizer import Tokenizer
 
 log = logging.getLogger("indexlm")
@@ -114,47 +115,64 @@ def curve_of(recipe: Recipe, text: Path, tokenizer: "Tokenizer") -> "Curve":
 def evals(run: "Run") -> None:
     """Write `results.json` (scores) and `samples.json` (texts) into the run's `evals`.
 
-    Parts of benchmarks are kept in `evals.work` until then: a stop costs one of them.
+    Processes share the scoring; texts are written by the first one. Parts of benchmarks are kept in
+    `evals.work` until then: a stop costs one of them.
     """
-    from indexlm.evals.baselines import train_bigram
-    from indexlm.evals.runner import baseline_results, evaluate, results_table
-    from indexlm.serve.engine import Engine
-    from indexlm.tokens.shards import read_shards
-
-    verify(run.path("text"))
-    verify(run.path("tokens"))
+    from_first(lambda: verify(run.path("text")))
+    from_first(lambda: verify(run.path("tokens")))
     held_out = inputs.held_out_texts(run.path("text"))
     entries = inputs.held_out_entries(run.path("text"))
-    device = device_of(run.recipe.hardware.device)
     results: dict[str, Any] = {}
     samples: dict[str, Any] = {}
     for name in MODELS:
-        engine = Engine.load(run.path(f"models/{name}"))
-        engine.model.to(device)
-        results[name] = evaluate(
-            engine.model,
-            engine.tokenizer,
-            held_out,
-            entries,
-            run.recipe.evals.items,
-            run.recipe.seed,
-        )
-        if run.recipe.evals.tasks:
-            results[name]["tasks"] = _benchmarks(run, name, engine, device)
-        # Answers are written on the processor.
-        engine.model.to("cpu")
-        samples[name] = _samples(engine, name, run.recipe.seed)
+        results[name], samples[name] = _judged(run, name, held_out, entries)
         log.info(f"evals: {name} done")
-    shards = read_shards(run.path("tokens"), engine.tokenizer)
+    # Nobody takes the parts away from under the others.
+    wait_for_all()
+    from_first(lambda: _finish(run, held_out, results, samples))
+
+
+def _judged(
+    run: "Run", name: str, held_out: dict[str, list[str]], entries: list[Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scores of model `name`, and what it writes."""
+    from indexlm.evals.runner import evaluate
+    from indexlm.serve.engine import Engine
+
+    config, device = run.recipe.evals, device_of(run.recipe.hardware.device)
+    engine = Engine.load(run.path(f"models/{name}"))
+    engine.model.to(device)
+    asked = held_out, entries, config.items, run.recipe.seed
+    results = evaluate(engine.model, engine.tokenizer, *asked)
+    if config.tasks:
+        results["tasks"] = benchmark_scores(run, name, engine, device)
+    # Answers are written on the processor.
+    engine.model.to("cpu")
+    return results, from_first(lambda: _samples(engine, name, run.recipe.seed))
+
+
+def _finish(
+    run: "Run",
+    held_out: dict[str, list[str]],
+    results: dict[str, Any],
+    samples: dict[str, Any],
+) -> None:
+    """Put the baselines and the character beside the scores of the models, and write them all."""
+    from indexlm.evals.baselines import train_bigram
+    from indexlm.evals.runner import baseline_results, results_table
+    from indexlm.tokens.shards import read_shards
+
+    tokenizer = inputs.tokenizer_of(run)
+    shards = read_shards(run.path("tokens"), tokenizer)
     documents = (
         shard.ids[start:stop]
         for name, shard in shards.items()
         if name != "instruction"
         for start, stop in zip(shard.offsets, shard.offsets[1:])
     )
-    bigram = train_bigram(documents, engine.tokenizer.vocab_size)
-    results |= baseline_results(bigram, engine.tokenizer, held_out)
-    samples["role-play"] = _role_samples(run)
+    bigram = train_bigram(documents, tokenizer.vocab_size)
+    results = results | baseline_results(bigram, tokenizer, held_out)
+    samples = samples | {"role-play": _role_samples(run)}
     log.info(results_table(results))
     with publish(run.path("evals"), run.made_from("evals")) as folder:
         write_json(folder / "results.json", results)
@@ -163,16 +181,19 @@ def evals(run: "Run") -> None:
     shutil.rmtree(run.path(WORK), ignore_errors=True)
 
 
-def _benchmarks(run: "Run", name: str, engine: Any, device: str) -> dict[str, Any]:
+def benchmark_scores(run: "Run", name: str, engine: "Engine", device: str) -> dict[str, Any]:
     """The scores of model `name` on all tasks, as `indexlm eval` has them in its results; without
-    the seconds, so that the same run leaves the same bytes."""
+    the seconds, so that the same run leaves the same bytes.
+
+    Raises UserError where a subject could not be scored; what is finished is kept in `evals.work`.
+    """
     from indexlm.evals.benchmark import Settings, run_benchmarks
     from indexlm.evals.benchmark_table import benchmark_table
     from indexlm.evals.kept import Kept
     from indexlm.export import forms
 
     config, work = run.recipe.evals, run.path(WORK)
-    work.mkdir(exist_ok=True)
+    from_first(lambda: work.mkdir(exist_ok=True))
     kept = Kept(work, [forms.identity(run.path(f"models/{name}")), device])
     settings = Settings(limit=config.limit, overflow=config.overflow)
     tasks = benchmarks_of(config, "tasks")
@@ -190,7 +211,7 @@ def _benchmarks(run: "Run", name: str, engine: Any, device: str) -> dict[str, An
     return outcome.tasks
 
 
-def _samples(engine: Any, name: str, seed: int) -> dict[str, Any]:
+def _samples(engine: "Engine", name: str, seed: int) -> dict[str, Any]:
     from indexlm.evals.samples import CONTINUATIONS, QUERIES, draw_samples, measure_samples
     from indexlm.serve.engine import Sampling
     from indexlm.tokens.chat_format import Conversation, prompt_ids

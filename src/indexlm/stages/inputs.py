@@ -1,10 +1,11 @@
-"""What earlier stages left in a run, opened for the next one and checked on the way."""
+"""What a stage reads: what earlier ones left in a run, checked on the way, and a user's folders."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from indexlm.errors import UserError
 from indexlm.records import verify
 from indexlm.runtime import from_first
 
@@ -37,6 +38,29 @@ def held_out_entries(text: Path) -> list[Any]:
     from indexlm.text.jsonl import read_jsonl
 
     return list(read_jsonl(text / "entries.jsonl.zst"))
+
+
+def apart(folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
+    """Of the folders that `--data` names, the one of refined text and the others.
+
+    Raises UserError where two are refined text.
+    """
+    from indexlm.text.refined import FUNNEL
+
+    refined = [folder for folder in folders if (folder / FUNNEL).is_file()]
+    if len(refined) > 1:
+        raise UserError(
+            f"{refined[0]} and {refined[1]} are both refined text; evaluate on one at a time"
+        )
+    others = [folder for folder in folders if folder not in refined]
+    return (refined[0] if refined else None), others
+
+
+def refuse_unused(folders: Sequence[Path], used: Collection[Path | None]) -> None:
+    """Raises UserError for a folder of `--data` that no task reads: a typing error, or a task that
+    is missing."""
+    if unused := [folder for folder in folders if folder not in used]:
+        raise UserError(f"--data {unused[0]} holds nothing for these tasks; leave it out")
 
 
 def tokenizer_of(run: "Run[Any]") -> "Tokenizer":

@@ -135,7 +135,13 @@ def load(checkpoint: Path, state: dict[str, Tensor]) -> int:
     manifest = from_first(lambda: verify(checkpoint))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        dcp.load(state, checkpoint_id=checkpoint, no_dist=ranks() == 1)
+        try:
+            dcp.load(state, checkpoint_id=checkpoint, no_dist=ranks() == 1)
+        except CheckpointException as error:
+            # torch gathers whatever a process fails with, a Ctrl-C like any error.
+            if any(isinstance(why, KeyboardInterrupt) for why, _ in error.failures.values()):
+                raise KeyboardInterrupt from error
+            raise
     return int(manifest.notes["step"])
 
 

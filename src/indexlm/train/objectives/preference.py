@@ -157,11 +157,12 @@ def reference_logprobs(model: Transformer, pairs: Sequence[Pair], at_once: int) 
     are not finite: what a broken reference model gives would end training later.
     """
     model.eval()
-    found = torch.zeros(len(pairs), 2)
+    found, device = torch.zeros(len(pairs), 2), str(model.lm_head.weight.device)
     progress = Progress("reference log-probabilities", len(pairs))
     for start in range(rank() * at_once, len(pairs), ranks() * at_once):
         some = pairs[start : start + at_once]
-        found[start : start + at_once] = label_logprobs(model, pair_rows(some)).view(2, -1).T
+        log_p_R = label_logprobs(model, pair_rows(some).to(device))
+        found[start : start + at_once] = log_p_R.view(2, -1).T
         progress.advance(len(some) * ranks())
     progress.close()
     # Each place was written by one process; the others add zero.

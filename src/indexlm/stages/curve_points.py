@@ -1,4 +1,4 @@
-"""What `curve` does: finds what can be scored, scores what is new, draws the page."""
+"""Points of a capability curve: what can be scored is found, what is new is scored, and drawn."""
 
 import json
 import logging
@@ -11,8 +11,8 @@ from typing import Any
 
 from torch.distributed.checkpoint.api import CheckpointException
 
-from indexlm.cli.snapshots import TEXT_TASKS, Snapshot, Source
 from indexlm.errors import DamagedError, UserError
+from indexlm.evals.choice import Overflow
 from indexlm.evals.curves import Curve, Point, Questions, read_questions
 from indexlm.evals.sources import holds
 from indexlm.evals.task import Task, read_task
@@ -25,8 +25,9 @@ from indexlm.records import (
 )
 from indexlm.report.benchmarks import HEADLINE
 from indexlm.report.emergence import Curves, curve_page
-from indexlm.stages.inputs import held_out_entries, held_out_texts
-from indexlm.text.refined import FUNNEL, verify_refined
+from indexlm.stages.inputs import apart, held_out_entries, held_out_texts, refuse_unused
+from indexlm.stages.snapshots import TEXT_TASKS, Snapshot, Source
+from indexlm.text.refined import verify_refined
 
 log = logging.getLogger("indexlm")
 
@@ -43,7 +44,7 @@ class Asked:
     tasks: Sequence[str]
     data: Sequence[Path]
     limit: int | None
-    overflow: str | None
+    overflow: Overflow | None
 
 
 def make_points(source: Source, asked: Asked, out: Path, *, watch: bool) -> int:
@@ -93,7 +94,7 @@ def _curve(source: Source, asked: Asked) -> tuple[Curve, dict[str, Any]]:
         source.tokenizer,
         source.context,
         asked.limit or source.evals.curve_limit,
-        "fewer" if (asked.overflow or source.evals.overflow) == "fewer" else "cut",
+        asked.overflow or source.evals.overflow,
     )
     items = source.evals.curve_items
     held_out = held_out_texts(text) if text is not None and "bits_per_byte" in names else {}
@@ -108,6 +109,7 @@ def _curve(source: Source, asked: Asked) -> tuple[Curve, dict[str, Any]]:
         "benchmarks": {each.name: _identity(each) for each in questions},
         "window": source.context,
         "tokenizer": source.tokenizer.fingerprint,
+        "device": source.device,
     }
     return curve, settings
 
@@ -120,12 +122,14 @@ def _identity(asked: Questions) -> str:
 def _places(
     source: Source, folders: Sequence[Path], on_text: Sequence[str], tasks: Sequence[Task]
 ) -> tuple[Path | None, list[tuple[Task, Path]]]:
-    """The refined text, where a task needs it, and each benchmark with the folder of its files."""
-    refined = [folder for folder in folders if (folder / FUNNEL).is_file()]
-    others = [folder for folder in folders if folder not in refined]
+    """The refined text, where a task needs it, and each benchmark with the folder of its files.
+
+    Raises UserError for what is missing, and for a folder that no task reads.
+    """
+    refined, others = apart(folders)
     if not others and source.evals.benchmarks is not None:
         others = [Path(source.evals.benchmarks)]
-    text = (refined[0] if refined else source.text) if on_text else None
+    text = (refined or source.text) if on_text else None
     if on_text and text is None:
         raise UserError(f"--data is missing: refined text for {', '.join(on_text)}")
     if text is not None:
@@ -133,9 +137,11 @@ def _places(
     if tasks and not others:
         raise UserError(f"--data is missing: the folder of the files of {tasks[0].name}")
     # Where none has it, reading from the first one tells what was looked for.
-    return text, [
+    placed = [
         (task, next((each for each in others if holds(task, each)), others[0])) for task in tasks
     ]
+    refuse_unused(folders, [text, *(place for _, place in placed)])
+    return text, placed
 
 
 class _Points:

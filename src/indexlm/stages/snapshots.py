@@ -38,8 +38,10 @@ class Snapshot:
 class RunSource:
     """The checkpoints of a run's pre-training."""
 
-    def __init__(self, folder: Path, recipe: Recipe, stages: Sequence[str]) -> None:
-        """Raises UserError where pre-training has not begun."""
+    def __init__(
+        self, folder: Path, recipe: Recipe, stages: Sequence[str], device: str | None
+    ) -> None:
+        """Raises UserError where pre-training has not begun. Without a `device` it is the run's."""
         if read_manifest(folder / "tokenizer") is None:
             raise UserError(f"{folder} has no tokenizer yet: its pre-training has not begun")
         verify(folder / "tokenizer")
@@ -50,7 +52,8 @@ class RunSource:
         self.tokenizer = Tokenizer.load(folder / "tokenizer")
         # As in the run: sums depend on the threads in the last bit.
         start_threads(recipe.threads)
-        self._model = Transformer(recipe.model).to(device_of(recipe.hardware.device))
+        self.device = device or device_of(recipe.hardware.device)
+        self._model = Transformer(recipe.model).to(self.device)
 
     def snapshots(self) -> list[Snapshot]:
         """Of every checkpoint that is there now, in the order in which they were made."""
@@ -116,9 +119,10 @@ class RunSource:
 class ModelsSource:
     """Model folders side by side, as if they were moments of one training."""
 
-    def __init__(self, folder: Path, models: Sequence[Path]) -> None:
+    def __init__(self, folder: Path, models: Sequence[Path], device: str | None) -> None:
         """Raises UserError where their tokenizers differ."""
         self.folder, self.models = folder, models
+        self.device = device or device_of("auto")
         self.evals, self.seed = EvalConfig(), SEED
         self.text: Path | None = None
         self.default_tasks: tuple[str, ...] = ()
@@ -140,7 +144,7 @@ class ModelsSource:
         ]
 
     def open(self, snapshot: Snapshot) -> Transformer:
-        return hf.load(snapshot.folder).to(device_of("auto"))
+        return hf.load(snapshot.folder).to(self.device)
 
     def finished(self) -> bool:
         return True
@@ -149,7 +153,7 @@ class ModelsSource:
         return {}
 
 
-def run_in(folder: Path, stages: Sequence[str]) -> RunSource:
+def run_in(folder: Path, stages: Sequence[str], device: str | None = None) -> RunSource:
     """Raises UserError for what is no run of a whole recipe, and for stages that are none."""
     if inspect.is_model(folder) and not (folder / "tokens").is_dir():
         raise UserError(
@@ -161,10 +165,11 @@ def run_in(folder: Path, stages: Sequence[str]) -> RunSource:
     for stage in stages:
         if stage not in STAGES:
             raise UserError(f"--stages {stage}: it is none of {', '.join(STAGES)}")
-    return RunSource(folder, recipe, [name for name in STAGES if not stages or name in stages])
+    chosen = [name for name in STAGES if not stages or name in stages]
+    return RunSource(folder, recipe, chosen, device)
 
 
-def models_in(folder: Path) -> ModelsSource:
+def models_in(folder: Path, device: str | None = None) -> ModelsSource:
     """Raises UserError for a folder without a model folder in it."""
     models = [each for each in sorted(folder.iterdir()) if inspect.is_model(each)]
     if not models:
@@ -175,7 +180,7 @@ def models_in(folder: Path) -> ModelsSource:
     # Nine comes before ten.
     if numbered:
         models.sort(key=lambda model: _number(model, 0))
-    return ModelsSource(folder, models)
+    return ModelsSource(folder, models, device)
 
 
 def _number(model: Path, otherwise: int) -> int:

@@ -1,4 +1,4 @@
-"""What `eval` does once it is known what is asked: score, show, and leave a folder of results."""
+"""A model scored on what is asked of it: tables on the terminal, and a folder of results."""
 
 import json
 import re
@@ -9,8 +9,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import typer
 
 from indexlm.errors import UserError
 from indexlm.evals.benchmark import Outcome, Settings, run_benchmarks
@@ -114,7 +112,7 @@ def score(
         if "generation" in asked.text_tasks:
             _add_generation(scored, asked, engine, kept)
         if scored.tables and first_of_machine():
-            typer.echo("\n\n".join(scored.tables))
+            print("\n\n".join(scored.tables))
         if scored.failed:
             raise UserError(_told(scored, None if out is None else work))
         if out is not None:
@@ -203,6 +201,8 @@ def _add_held_out(scored: Scored, asked: Asked, engine: Engine, kept: Kept) -> N
     held_out = held_out_texts(asked.text) if "bits_per_byte" in asked.text_tasks else {}
     entries = held_out_entries(asked.text) if "starter" in asked.text_tasks else []
     items = asked.settings.limit or STARTER_ITEMS
+    if "starter" in asked.text_tasks and not entries and rank() == 0:
+        log.warning(f"{asked.text} holds out no dictionary entries: there is no starter test of it")
 
     def evaluated() -> dict[str, Any]:
         found = evaluate_lines(engine.model, engine.tokenizer, held_out, entries, items, asked.seed)
@@ -278,6 +278,7 @@ def _add_generation(scored: Scored, asked: Asked, engine: Engine, kept: Kept) ->
 
 def _write(scored: Scored, out: Path, made_from: str) -> None:
     from indexlm.report.benchmarks import write_benchmark_page
+    from indexlm.report.result_files import on_page
 
     with publish(out, made_from) as folder:
         write_json(folder / "results.json", scored.results)
@@ -286,7 +287,7 @@ def _write(scored: Scored, out: Path, made_from: str) -> None:
             text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
             (folder / "items" / f"{name}.jsonl").write_text(text, encoding="utf-8")
         (folder / "table.txt").write_text("\n\n".join(scored.tables) + "\n", encoding="utf-8")
-        if scored.results["tasks"]:
+        if on_page(scored.results):
             write_benchmark_page([folder], folder / "index.html")
 
 
