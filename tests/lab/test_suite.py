@@ -229,7 +229,7 @@ def test_a_folder_is_one_command_s_at_a_time(ran: Path, tmp_path: Path) -> None:
         (["run"], "Missing argument"),
         (["run", "little-rates", "--out", "file"], "file is a file, not a folder"),
         (["run", "little-rates", "--out", "file/in/it"], "file is a file, not a folder"),
-        (["run", "little-rates", "--out", "/proc/lab"], "/proc/lab/work cannot be made"),
+        (["run", "little-rates", "--out", "/proc/lab"], "nothing can be written to /proc"),
         (["run", "little-rates", "--out", "broken"], "broken/x.json is no result of a study"),
         (["run", "little-rates", "--text", "empty"], "--text and --tokenizer belong together"),
         (["run", "little-rates", "--tokenizer", "file"], "--text and --tokenizer belong together"),

@@ -58,16 +58,13 @@ def lab_run(
     ] = Preset.QUICK,
     seeds: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="runs of every arm; below three nothing is decided [of the preset]"
-        ),
+        typer.Option(min=1, help="runs of each arm; under three decide nothing [preset]"),
     ] = None,
     first_seed: Annotated[
         int,
         typer.Option(
             min=0,
-            help="the seeds are this and the next ones; another first one asks whether a verdict "
-            "was luck. Those below 100 were seen while the studies were designed",
+            help="another asks whether a verdict was luck; below 100 the studies were designed",
         ),
     ] = FIRST_SEED,
     out: Annotated[Path, typer.Option("--out", help="folder of results")] = PLACE,
@@ -92,12 +89,10 @@ def lab_run(
     An arm that several studies need is trained once, and none that is there is trained again:
     stopped, the same command goes on, and --seeds with a larger number adds to what there is.
     """
+    _check_place(out)
     from indexlm.lab.studies import STUDIES
     from indexlm.lab.suite import Asked, run_studies
 
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file, not a folder; name another --out")
-    check_above(out)
     asked = [each for name in names for each in (STUDIES if name == ALL else [name])]
     try:
         results = run_studies(
@@ -110,6 +105,13 @@ def lab_run(
     for found in results:
         typer.echo(f"{found['study']}: {found['sentence']['en']}\n{found['sentence']['zh']}\n")
     typer.echo(f"the pages: {out / 'index.html'}")
+
+
+def _check_place(out: Path) -> None:
+    """Raises UserError where no folder can be, before the slow imports."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file, not a folder; name another --out")
+    check_above(out)
 
 
 def lab_report(

@@ -23,6 +23,9 @@ from indexlm.runtime import code_behind
 CODE = (
     "lab/running.py",
     "train/loop.py",
+    "train/schedules.py",
+    "train/objectives/language.py",
+    "train/objectives/preference.py",
     "feed/loader.py",
     "model/transformer.py",
     "evals/scoring.py",

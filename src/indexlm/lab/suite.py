@@ -159,12 +159,7 @@ def _workers(asked: Asked) -> int:
 
 def _work_folder(out: Path) -> Path:
     folder = out / WORK
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be made ({error.strerror}); name another --out"
-        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
     # Results are for keeping, arms are not: a repository that holds `out` leaves them out.
     (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     return folder
