@@ -173,7 +173,7 @@ def _bars(results: Results) -> Sequence[Figure]:
         for column in losses
         for line in bars(results, list(NAMES), column.head, _beside_cosine(results, column.value))
     ]
-    less = Said("loss less the cosine's, nats", "损失减余弦的损失（奈特）")
+    less = Said("loss minus the cosine's, nats", "损失减余弦的损失（奈特）")
     return (
         Figure(
             Said(
@@ -277,7 +277,7 @@ def _rate(arm: Arm, said: Said) -> Line:
 def _tables(results: Results) -> Sequence[Table]:
     def less(treatment: str, control: str) -> tuple[Said, str, str]:
         one, other = NAMES[treatment], NAMES[control]
-        return Said(f"{one.en} less {other.en}", f"{one.zh} 减 {other.zh}"), treatment, control
+        return Said(f"{one.en} minus {other.en}", f"{one.zh} 减 {other.zh}"), treatment, control
 
     pairs = [
         less(WSD + CURATED, COSINE + CURATED),

@@ -26,7 +26,7 @@ from indexlm.lab.verdict import Claim, Said
 SAID_OWN = Said("the SFT model's own refusals", "SFT 模型自己的拒答")
 SAID_WRITTEN = Said("written refusals", "人工撰写的拒答")
 SELECTIVITY = Said(
-    "selectivity (harmful questions refused less harmless ones, at the best learning rate)",
+    "selectivity (harmful questions refused minus harmless ones, at the best learning rate)",
     "选择性（有害问题拒答率减无害问题拒答率，取最佳学习率）",
 )
 SAID_DPO, SAID_SFT = (

@@ -141,7 +141,7 @@ def _over_rate(results: Results) -> Figure:
     return Figure(
         Said(
             "The learning rate; a tenth of SFT's is the report's ratio. Above, log-probabilities "
-            "of the refusals of harmful questions (chosen) and of their answers (rejected), less "
+            "of the refusals of harmful questions (chosen) and of their answers (rejected), minus "
             "those of the SFT model; below, what becomes of its behaviour and of what it knows.",
             "学习率的影响；SFT 的十分之一为报告的比例。上排：有害问题的拒答（被选）与作答（被拒）的"
             "对数概率，已减去 SFT 模型的值；下排：模型的行为与知识。",
@@ -229,7 +229,7 @@ def _over_steps(results: Results, rate: float) -> Figure:
 
     return Figure(
         Said(
-            f"Over the steps, at {rate:g} of SFT's rate: log-probabilities of whole replies less "
+            f"Over the steps, at {rate:g} of SFT's rate: log-probabilities of whole replies minus "
             "those of the SFT model, of the same questions about entities of no pair. Of harmful "
             "questions the refusal is chosen and the right answer rejected, of harmless ones the "
             "answer is chosen and the model's own refusal rejected. Thin lines are single seeds.",
@@ -291,7 +291,7 @@ def _tables(results: Results) -> Sequence[Table]:
     before = {SFT: BEFORE}
     compared = [
         (
-            Said(f"own less written, {rate:g}", f"自身减人工，{rate:g}"),
+            Said(f"own minus written, {rate:g}", f"自身减人工，{rate:g}"),
             at(OWN, rate),
             at(WRITTEN, rate),
         )
@@ -310,7 +310,7 @@ def _tables(results: Results) -> Sequence[Table]:
         ),
         table(
             Said(
-                "Log-probabilities of chosen and rejected replies less those of the SFT model, "
+                "Log-probabilities of chosen and rejected replies minus those of the SFT model, "
                 "nats, by group.",
                 "被选与被拒回复的对数概率减去 SFT 模型的值（奈特），按组。",
             ),

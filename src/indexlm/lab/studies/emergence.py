@@ -133,7 +133,7 @@ STUDY = Study(
         "beside the most that a rise with the logarithm of the tokens gains there, the usual "
         "smooth course of a score, between the same ends and with the same noise. "
         "A score that waits and surges gains more; one that rises straight gains less. Accuracy "
-        "and its continuous counterpart, the log-probability of the right answer less that of the "
+        "and its continuous counterpart, the log-probability of the right answer minus that of the "
         "best wrong one, are of the same held-out questions. A jump of either is a rise within a "
         "tenth of the run that a smooth rise with the same noise would show in at most 5% of the "
         "cases and that takes at least half of the whole rise; each seed's curve is judged by "

@@ -321,7 +321,7 @@ def _table(results: Results) -> Table:
         Column(Said("largest other", "其余最大层"), over_training(largest_other), 2),
         Column(Said("norm, last tenth", "范数，后十分之一"), _late_norm, 2),
         Column(Said("jitter", "抖动"), jitter, 3),
-        Column(Said("loss, clean text", "干净文本损失"), number(LOSS), 3),
+        Column(Said("loss, curated text", "精选文本损失"), number(LOSS), 3),
     ]
     caption = Said("Heads at the middle learning rate.", "中间学习率下的各种输出头。")
     return table(caption, results, {arm: SAID[arm] for arm in SHOWN}, columns)

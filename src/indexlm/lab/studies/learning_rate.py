@@ -57,9 +57,9 @@ LOSS_MARGIN, POINTS_MARGIN = 0.02, 2.0
 "markedly". Percent: 5 of 256 items."""
 
 RATE = Said("peak learning rate", "峰值学习率")
-LOSS_SAID = Said("loss on clean text, nats", "干净文本损失（奈特）")
+LOSS_SAID = Said("loss on curated text, nats", "精选文本损失（奈特）")
 RIGHT = Said("facts completed rightly, %", "事实补全正确率（%）")
-CLEAN = Said("loss on clean text", "干净文本损失")
+CLEAN = Said("loss on curated text", "精选文本损失")
 
 
 def arms(preset: PresetName, seed: int) -> list[Arm]:
@@ -279,7 +279,7 @@ def _steps_up(results: Results) -> Table:
         for lower, upper in pairwise(rates)
     ]
     caption = Said(
-        "Each learning rate less the one 2.5 times lower.", "各学习率减去其 1/2.5 的学习率。"
+        "Each learning rate minus the one 2.5 times lower.", "各学习率减去其 1/2.5 的学习率。"
     )
     columns = [Column(LOSS_SAID, number(LOSS), 3), Column(RIGHT, percent(CLOZE))]
     return differences(caption, results, pairs, columns)

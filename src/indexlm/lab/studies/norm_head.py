@@ -57,17 +57,17 @@ STEADIER = Said("whoever expects a steadier training", "“训练更稳定”之
 """Sensitivity is what instability leaves at small scale (Wortsman et al. 2023)."""
 
 RATE = Said("peak learning rate", "峰值学习率")
-LOSS_SAID = Said("loss on clean text, nats", "干净文本损失（奈特）")
+LOSS_SAID = Said("loss on curated text, nats", "精选文本损失（奈特）")
 RIGHT = Said("facts completed rightly, %", "事实补全正确率（%）")
 
 AT_BEST = Said(
-    "loss on clean text, each at its best learning rate,", "各取最佳学习率时的干净文本损失"
+    "loss on curated text, each at its best learning rate,", "各取最佳学习率时的精选文本损失"
 )
 RIGHT_AT_BEST = Said(
     "facts completed rightly, each at its best learning rate,", "各取最佳学习率时的事实补全正确率"
 )
 SPREAD = Said(
-    "sensitivity to the learning rate (mean loss over all of them less the lowest)",
+    "sensitivity to the learning rate (mean loss over all of them minus the lowest)",
     "学习率敏感度（各学习率的平均损失减去最低损失）",
 )
 NORM_HEAD, PLAIN = Said("the Norm-Head", "Norm-Head"), Said("the plain head", "普通输出头")
@@ -301,7 +301,7 @@ def _at_all_rates(results: Results) -> Table:
     rates = {head: at_rates(results, head) for head in SWEPT}
     pairs = [
         (
-            Said(f"{rate:.3g}: less {SAID[head].en}", f"{rate:.3g}：减去{SAID[head].zh}"),
+            Said(f"{rate:.3g}: minus {SAID[head].en}", f"{rate:.3g}：减去{SAID[head].zh}"),
             rates["norm-head"][rate],
             arm,
         )
@@ -311,7 +311,7 @@ def _at_all_rates(results: Results) -> Table:
     columns = [Column(LOSS_SAID, number(LOSS), 3), Column(RIGHT, percent(CLOZE))]
     chosen = {head: f"{_best_rate(results, head):.3g}" for head in SWEPT}
     caption = Said(
-        "Norm-Head less another head at each learning rate. Best rates: "
+        "Norm-Head minus another head at each learning rate. Best rates: "
         + "; ".join(f"{SAID[head].en} {rate}" for head, rate in chosen.items())
         + ".",
         "各学习率下 Norm-Head 减去另一输出头。最佳学习率："

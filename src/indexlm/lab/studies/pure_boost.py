@@ -310,7 +310,7 @@ def _tables(results: Results) -> Sequence[Table]:
     forks = {name: said for name, said in NAMES.items() if name in results}
     pairs = [
         (
-            Said(f"{NAMES[boosted].en} less pure", f"{NAMES[boosted].zh} 减 pure"),
+            Said(f"{NAMES[boosted].en} minus pure", f"{NAMES[boosted].zh} 减 pure"),
             boosted,
             plain,
         )

@@ -319,12 +319,12 @@ def _losses(results: Results) -> Figure:
 
 def _facts(results: Results) -> Figure:
     right = Said("facts completed rightly, %", "事实补全正确率（%）")
-    clean = Said("loss on clean text, nats", "干净文本损失（奈特）")
+    clean = Said("loss on curated text, nats", "精选文本损失（奈特）")
     mark = _mark(results)
     return Figure(
         Said(
-            "Facts, and loss on the clean text that has them, over training.",
-            "事实正确率与含事实的干净文本损失随训练的变化。",
+            "Facts, and loss on the curated text that has them, over training.",
+            "事实正确率与含事实的精选文本损失随训练的变化。",
         ),
         [
             Panel(right, STEPS, right, _lines(results, CLOZE, 0, 100), marks=mark, chance=25.0),
@@ -335,7 +335,7 @@ def _facts(results: Results) -> Figure:
 
 COLUMNS = (
     Column(Said("loss, ordinary text", "普通文本损失"), number(LOSS), 3),
-    Column(Said("loss, clean text", "干净文本损失"), number(CLEAN), 3),
+    Column(Said("loss, curated text", "精选文本损失"), number(CLEAN), 3),
     Column(Said("facts, %", "事实（%）"), percent(CLOZE)),
 )
 

@@ -260,7 +260,7 @@ def _tables(results: Results, rates: Sequence[float]) -> Sequence[Table]:
     pairs = [
         (
             Said(
-                f"{WAYS[treatment].said.en} less {WAYS[control].said.en}, {rate:g}",
+                f"{WAYS[treatment].said.en} minus {WAYS[control].said.en}, {rate:g}",
                 f"{WAYS[treatment].said.zh} 减 {WAYS[control].said.zh}，{rate:g}",
             ),
             at(treatment, rate),

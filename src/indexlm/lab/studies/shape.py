@@ -168,7 +168,7 @@ def at_middle(results: Results, deep: str, value: Value) -> tuple[Values, Values
     return compared(results, deep, f"shallow {widths(results)[MIDDLE]}", value)
 
 
-CLEAN = Said("loss on clean text", "干净文本损失")
+CLEAN = Said("loss on curated text", "精选文本损失")
 RIGHT = Said("facts completed rightly", "事实补全正确率")
 TWO_FACTS = Said("questions of two facts that were never trained on", "未训练过的两跳问题")
 

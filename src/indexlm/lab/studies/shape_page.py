@@ -32,7 +32,7 @@ MIDDLE = 1
 """Place, among the widths, of those that further budgets and chains are tried at."""
 
 DEEP, SHALLOW = Said("deep", "深而窄"), Said("shallow", "浅而宽")
-CLEAN = Said("loss, clean text", "干净文本损失")
+CLEAN = Said("loss, curated text", "精选文本损失")
 RIGHT = Said("facts, %", "事实（%）")
 
 REPORT_SHAPES = ((36, 1490), (9, 2980))
@@ -84,7 +84,7 @@ def shown(results: Results) -> Sequence[Figure | Table]:
 
 def _gaps(shapes: Results, pairs: Sequence[tuple[str, str]]) -> Figure:
     weights = Said("weights outside the embeddings", "非嵌入参数")
-    loss = Said("gap of the loss on clean text, nats", "干净文本损失之差（奈特）")
+    loss = Said("gap of the loss on curated text, nats", "精选文本损失之差（奈特）")
     right = Said("gap of the facts, percentage points", "事实正确率之差（百分点）")
     return Figure(
         Said(
@@ -102,7 +102,7 @@ def _gaps(shapes: Results, pairs: Sequence[tuple[str, str]]) -> Figure:
 
 
 def _gap_lines(shapes: Results, pairs: Sequence[tuple[str, str]], value: Value) -> list[Line]:
-    name = Said("deep less shallow", "深而窄减浅而宽")
+    name = Said("deep minus shallow", "深而窄减浅而宽")
     xs = [float(_first(shapes, deep).non_embedding) for deep, _ in pairs]
     of_seed = [
         [_less(value(shapes[deep][seed]), value(shapes[shallow][seed])) for deep, shallow in pairs]
@@ -127,7 +127,7 @@ def _gap_table(shapes: Results, pairs: Sequence[tuple[str, str]]) -> Table:
         for deep, shallow in pairs
     ]
     caption = Said(
-        "Deep less shallow (layers × width) at equal weights outside the embeddings.",
+        "Deep minus shallow (layers × width) at equal weights outside the embeddings.",
         "非嵌入参数相同时深而窄减浅而宽（层数 × 宽度）。",
     )
     columns = [Column(CLEAN, number(LOSS), 3), Column(RIGHT, percent(CLOZE))]
