@@ -140,12 +140,16 @@ def test_a_planted_opposite_is_one_everywhere(results: Results) -> None:
     assert 'class="verdict won"' not in study_page(found)
 
 
-def test_every_word_is_explained_and_further_claims_are_counted(found: Outcome) -> None:
+def test_every_word_is_explained_and_no_claim_is_left_out(found: Outcome) -> None:
     for page in (study_page(found), index_page([found])):
         shown = words_of(page)
         for word in WORDS:
             assert MEANINGS[word].en in shown and MEANINGS[word].zh in shown
-        assert "Further claims: 1 opposite" in shown and "其余论断：1 条结果相反" in shown
+    assert "Further claims: 1 opposite" in words_of(index_page([found]))
+    assert "其余论断：1 条结果相反" in words_of(index_page([found]))
+    named = found["claims"][1]["said"]["en"]
+    head = study_page(found).split("</header>")[0]
+    assert named in head and head.count('class="opposite unbroken"') >= 1
     alone = found | {"claims": found["claims"][:1]}
     assert "Further claims" not in study_page(alone) + index_page([alone])
 

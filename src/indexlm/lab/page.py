@@ -14,7 +14,6 @@ from indexlm.lab.outcome import Outcome
 from indexlm.lab.pieces import (
     Plain,
     claimed_by,
-    further,
     plain_number,
     reading,
     said,
@@ -102,9 +101,22 @@ def _verdict(found: Outcome) -> Html:
         ),
         named,
         said("p", found["sentence"]),
-        further(found),
+        _further(found),
         class_=BOXES.get(found["verdict"], "verdict"),
     )
+
+
+def _further(found: Outcome) -> Html:
+    """The verdicts of the claims after the first: controls often answer half of the question."""
+    claims = found["claims"][1:]
+    if not claims:
+        return Html("")
+    heading = sentence("p", "Further claims", "其余论断", "question said")
+    lines = [
+        element("li", both(*each["said"].values()), " – ", verdict_word(each["verdict"]))
+        for each in claims
+    ]
+    return join(heading, element("ul", *lines, class_="further"))
 
 
 def _facts(found: Outcome) -> Html:
