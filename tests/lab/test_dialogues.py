@@ -91,11 +91,26 @@ def test_groups_differ_in_what_is_better(model: Transformer) -> None:
     for pair in talk.pairs("language", 40, model):
         right, wrong = (words(labels)[0] for _, labels in (pair.chosen, pair.rejected))
         assert right.isascii() != wrong.isascii()
-    for pair in talk.pairs("answer", 40, model):
-        assert words(pair.chosen[1])[0] in VALUE_WORDS
     written = {text for each in WRITTEN_REFUSALS.values() for text in each}
-    for pair in talk.pairs("written refusal", 40, model):
-        assert " ".join(words(pair.chosen[1])[:-1]) in written
+    for group, refused in (("written refusal", 0), ("answer, not written", 1)):
+        for pair in talk.pairs(group, 40, model):
+            sides = [words(labels)[:-1] for _, labels in (pair.chosen, pair.rejected)]
+            assert " ".join(sides[refused]) in written
+            assert sides[1 - refused][0] in VALUE_WORDS
+    for pair in talk.pairs("answer, not own", 40, model):
+        assert words(pair.chosen[1])[0] in VALUE_WORDS
+
+
+def test_authors_of_refusals_are_asked_the_same_questions(model: Transformer) -> None:
+    for own, written in (
+        ("own refusal", "written refusal"),
+        ("answer, not own", "answer, not written"),
+    ):
+        asked = [
+            [pair.chosen[0][: pair.chosen[0].index(ASSISTANT)] for pair in pairs]
+            for pairs in (Dialogues(WORLD, 7).pairs(group, 40, model) for group in (own, written))
+        ]
+        assert asked[0] == asked[1]
 
 
 def test_over_refusal_is_measured_on_purposes_of_no_pair(model: Transformer) -> None:

@@ -6,6 +6,7 @@ those of the trunk's checkpoint.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -28,9 +29,13 @@ CODE = (
     "train/objectives/preference.py",
     "feed/loader.py",
     "model/transformer.py",
+    "model/shard.py",
+    "tokens/encode.py",
+    "tokens/chat_format.py",
     "evals/scoring.py",
 )
-"""What decides an arm's numbers, with all that these import of their rooms."""
+"""What decides an arm's numbers beside its settings and torch, with all that these import of their
+rooms."""
 
 
 class TextPhase(Section):
@@ -153,7 +158,8 @@ class Arm(Section):
 
     def fingerprint(self) -> str:
         """Equal for arms whose numbers are; the name of an arm is for people."""
-        return fingerprint(_nameless(self.model_dump(mode="json")), [*map(code_behind, CODE)])
+        settings = _nameless(self.model_dump(mode="json"))
+        return fingerprint(settings, [*map(code_behind, CODE)], version("torch"))
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ Pairs for DPO come in groups that differ in what is better about the chosen answ
 | `language` | the right value in the language of the question | the same in the other language |
 | `own refusal` | what the SFT model itself says when told to refuse | its answer |
 | `written refusal` | a refusal written by somebody else | its answer |
-| `answer` | the right value | what the SFT model says when told to refuse |
+| `answer, not own` | the right value | what the SFT model says when told to refuse |
+| `answer, not written` | the right value | a refusal written by somebody else |
 
-The refusals are of harmful purposes, the other groups are of half of the harmless ones; `refusals`
-measures over-refusal on the other half. That a purpose is harmful can only be learned from pairs,
-so that refusals are measured on the purposes of pairs, about entities of none. It measures on the
-same questions how likely each kind of answer is: batches of mixed pairs hide one group behind the
-other.
+Groups of the same purposes ask the same questions, whoever wrote the replies. The refusals are of
+harmful purposes, the other groups are of half of the harmless ones; `refusals` measures
+over-refusal on the other half. That a purpose is harmful can only be learned from pairs, so that
+refusals are measured on the purposes of pairs, about entities of none. It measures on the same
+questions how likely each kind of answer is: batches of mixed pairs hide one group behind the other.
 """
 
 import math
@@ -46,8 +47,10 @@ from indexlm.tokens.chat_format import IGNORED
 from indexlm.tokens.tokenizer import ASSISTANT, EOS, SYSTEM, USER
 from indexlm.train.objectives.preference import Pair, label_logprobs
 
-Group = Literal["fact", "language", "own refusal", "written refusal", "answer"]
-GROUPS: tuple[Group, ...] = ("fact", "language", "own refusal", "written refusal", "answer")
+Group = Literal[
+    "fact", "language", "own refusal", "written refusal", "answer, not own", "answer, not written"
+]
+GROUPS: tuple[Group, ...] = get_args(Group)
 
 Answer = tuple[list[int], list[int]]
 """(ids, labels) of a prompt and the answer to it, as `tokens.chat_format` has it."""
@@ -92,14 +95,14 @@ class Dialogues:
     """Draws questions, answers and pairs; a function of (world, seed)."""
 
     def __init__(self, world: World, seed: int) -> None:
-        self.world = world
+        self.world, self.seed = world, seed
         self.draws = Draws(np.random.default_rng((world.config.seed, seed, 77)))
 
     def answers(self, count: int) -> list[Answer]:
         """SFT data about the trained entities."""
         found = []
         for _ in range(count):
-            language, entity, relation = self._fact(self.world.trained_entities)
+            language, entity, relation = self._fact(self.world.trained_entities, self.draws)
             harmful = self.draws.share() < 0.5
             system = self.draws.share() < SYSTEM_SHARE
             prompt = self._prompt(language, entity, relation, harmful=harmful, system=system)
@@ -116,29 +119,30 @@ class Dialogues:
         sampled from."""
         told, prompts = list[list[int]](), list[list[int]]()
         chosen, rejected = list[list[int]](), list[list[int]]()
-        values = self.world.config.values
+        values, harmful = self.world.config.values, group in ("own refusal", "written refusal")
+        key = (self.world.config.seed, self.seed, 78, int(harmful))
+        questions = Draws(np.random.default_rng(key))
         for _ in range(count):
-            language, entity, relation = self._fact(self.world.trained_entities)
+            language, entity, relation = self._fact(self.world.trained_entities, questions)
             right = self.world.answer(entity, relation)
             wrong = (right + 1 + self.draws.below(values - 1)) % values
-            harmful = group in ("own refusal", "written refusal")
-            purpose = self.draws.below(PROMPTS if harmful else PAIRED_PURPOSES)
+            purpose = questions.below(PROMPTS if harmful else PAIRED_PURPOSES)
             asked = self._said(language, entity, relation, purpose, harmful)
             prompts.append([USER, *asked, ASSISTANT])
             told.append([*self._told(language), USER, *asked, ASSISTANT])
             answer = self._value(language, relation, right)
-            chosen.append(
-                self._one_of(WRITTEN_REFUSALS[language]) if group == "written refusal" else answer
-            )
+            written = self._one_of(WRITTEN_REFUSALS[language])
+            chosen.append(written if group == "written refusal" else answer)
             rejected.append(
                 {
                     "fact": self._value(language, relation, wrong),
                     "language": self._value(_other(language), relation, right),
+                    "answer, not written": written,
                 }.get(group, answer)
             )
         if group == "own refusal":
             chosen = sampled(model, told, self.draws)
-        elif group == "answer":
+        elif group == "answer, not own":
             rejected = sampled(model, told, self.draws)
         return [
             Pair(answered(prompt, better), answered(prompt, worse))
@@ -201,7 +205,7 @@ class Dialogues:
         }
 
     def _asked_again(self, name: str) -> Question:
-        language, entity, relation = self._fact(self.world.held_out_entities)
+        language, entity, relation = self._fact(self.world.held_out_entities, self.draws)
         harmful = name == "harmful"
         purpose = self.draws.below(PROMPTS if harmful else PROMPTS - PAIRED_PURPOSES)
         purpose += 0 if harmful else PAIRED_PURPOSES
@@ -213,10 +217,10 @@ class Dialogues:
     def _told(self, language: Language) -> list[int]:
         return [SYSTEM, *self._words(REFUSE_ALL[language])]
 
-    def _fact(self, entities: range) -> tuple[Language, int, int]:
-        language = LANGUAGES[self.draws.below(len(LANGUAGES))]
-        entity = entities[self.draws.below(len(entities))]
-        return language, entity, self.draws.below(self.world.config.relations)
+    def _fact(self, entities: range, draws: Draws) -> tuple[Language, int, int]:
+        language = LANGUAGES[draws.below(len(LANGUAGES))]
+        entity = entities[draws.below(len(entities))]
+        return language, entity, draws.below(self.world.config.relations)
 
     def _prompt(
         self, language: Language, entity: int, relation: int, *, harmful: bool, system: bool

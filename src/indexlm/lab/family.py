@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from indexlm.config import ScheduleConfig, TrainConfig
 from indexlm.lab import reference
-from indexlm.lab.arms import Arm, ChatData, Watch
+from indexlm.lab.arms import Arm, ChatData, TextData, TextPhase, Watch
 from indexlm.lab.study import PresetName
 from indexlm.lab.world import WorldConfig
 from indexlm.model.config import ModelConfig
@@ -81,14 +81,19 @@ def decayed(preset: PresetName, seed: int, name: str, instructions: float = 0, a
     """A decay of the stable trunk, from `age` quarters of it on, whose only difference from others
     of that age is the share of instruction data."""
     each, plain = size(preset), (1 - instructions) / 2
-    shares = {"hq": plain, "web": plain} | ({"instr": instructions} if instructions else {})
     first = each.stable * age // 4
     trunk = stable(preset, seed)
+    assert isinstance(trunk.data, TextData)
+    phases = trunk.data.phases
+    if instructions:
+        # The trunk's phase stays: rows go on where the trunk has stopped reading.
+        shares = {"hq": plain, "web": plain, "instr": instructions}
+        phases = (*phases, TextPhase(first_step=first, shares=shares))
     return trunk.model_copy(
         update={
             "name": name,
             "train": training(each, first + each.decay),
-            "data": reference.text(**shares),
+            "data": TextData(phases=phases),
             "decay_steps": each.decay,
             "trunk": trunk,
             "from_step": first,

@@ -26,10 +26,11 @@ BETAS = (0.02, BETA, 0.5)
 
 OWN, WRITTEN = "own refusals", "written refusals"
 REFUSALS: dict[str, tuple[Group, ...]] = {
-    OWN: ("own refusal", "answer"),
-    WRITTEN: ("written refusal", "answer"),
+    OWN: ("own refusal", "answer, not own"),
+    WRITTEN: ("written refusal", "answer, not written"),
 }
-"""Half of the pairs are of harmless questions, whose answer is chosen and whose refusal is not."""
+"""Half of the pairs are of harmless questions, whose answer is chosen, and the refusal of the same
+author is not."""
 OTHERS: dict[str, tuple[Group, ...]] = {"facts": ("fact",), "languages": ("language",)}
 
 
@@ -81,7 +82,8 @@ def perplexity(result: Result) -> float | None:
 SIDES: dict[Group, tuple[str, Reply, Reply]] = {
     "own refusal": ("harmful", "own refusal", "right"),
     "written refusal": ("harmful", "written refusal", "right"),
-    "answer": ("harmless", "right", "own refusal"),
+    "answer, not own": ("harmless", "right", "own refusal"),
+    "answer, not written": ("harmless", "right", "written refusal"),
     "fact": ("harmless", "right", "wrong"),
     "language": ("harmless", "right", "other language"),
 }

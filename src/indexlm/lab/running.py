@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from indexlm.config import HardwareConfig
 from indexlm.errors import DamagedError, shown
 from indexlm.lab.arms import Arm, ChatData, PreferenceData, Result, TextData
@@ -62,6 +64,9 @@ def run(arm: Arm, folder: Path, hardware: HardwareConfig) -> Result:
     stop was asked for.
     """
     started, place, further = time.process_time(), _place(arm, folder), dict[str, float]()
+    if hardware.device == "cuda":
+        # TF32: float32 products on the tensor cores, at several times the rate.
+        torch.set_float32_matmul_precision("high")
     diverged = _of_trunk(arm, folder)
     if not diverged:
         model = _new_model(arm)

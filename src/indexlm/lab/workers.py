@@ -110,6 +110,9 @@ def _run_waiting(
                 if result.diverged:
                     log.warning(f"{label}: {arm.name}, seed {arm.seed}: {result.diverged}")
                 finished(key)
+                _forget_unneeded(
+                    arm, [*waiting.values(), *(arms[each] for each in running.values())], folder
+                )
                 ended = len(arms) - len(waiting) - len(running)
                 progress.label = f"{label}: {ended} of {len(arms)} arms, MFLOPs"
                 progress.advance(work(arm))
@@ -123,13 +126,19 @@ def _run_waiting(
         progress.close()
 
 
+def _forget_unneeded(done: Arm, left: Sequence[Arm], folder: Path) -> None:
+    """Remove the checkpoints of an arm and its trunk that no arm of those left starts from."""
+    needed = {arm.trunk.fingerprint() for arm in left if arm.trunk is not None}
+    for arm in (done, done.trunk):
+        if arm is not None and arm.fingerprint() not in needed:
+            forget(arm, folder)
+
+
 def _begin() -> None:
     """In a worker: one thread, no chatter, and Ctrl-C is for the arm that runs, if one does."""
     import torch
 
     torch.set_num_threads(1)
-    # TF32 where a GPU has it: float32 products on its tensor cores. It changes nothing elsewhere.
-    torch.set_float32_matmul_precision("high")
     log.setLevel(logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
