@@ -87,7 +87,6 @@ def small(name: str, title: Said, arms: object, claims: Sequence[Declared]) -> S
         claims=claims,
         shown=shown,
         seeds=FEW_SEEDS,  # type: ignore[arg-type]
-        extra=lambda preset: {"bytes": 12, "preset": preset},
     )
 
 

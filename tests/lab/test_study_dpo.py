@@ -5,6 +5,7 @@ from made_results import Score, plain, results_of, texts_of, verdicts
 
 from indexlm.lab import family
 from indexlm.lab.arms import PreferenceData
+from indexlm.lab.intervals import mean
 from indexlm.lab.preferring import (
     MIDDLE_RATE,
     OWN,
@@ -15,10 +16,10 @@ from indexlm.lab.preferring import (
     WRITTEN,
     arms,
     at,
-    highest,
-    mean,
+    at_best_rate,
     moved,
     moved_over_steps,
+    told_apart,
 )
 from indexlm.lab.studies.dpo import MAIN, STUDY
 from indexlm.lab.verdict import Said
@@ -44,7 +45,7 @@ def test_authors_are_compared_at_every_rate_and_nothing_else_differs() -> None:
             assert own.train.optimiser.lr == pytest.approx(rate * found[SFT].train.optimiser.lr)
 
 
-def told_apart(good: str) -> Score:
+def apart(good: str) -> Score:
     """A score in which one author's arms tell purposes apart, and the other's refuse everything."""
 
     def score(arm: str, seed: int, name: str) -> float:
@@ -59,7 +60,7 @@ def told_apart(good: str) -> Score:
 
 @pytest.mark.parametrize(("good", "word"), [(OWN, "reproduced"), (WRITTEN, "opposite")])
 def test_an_author_is_judged_at_its_best_rate(good: str, word: str) -> None:
-    found = verdicts(STUDY, results_of(STUDY, told_apart(good)))
+    found = verdicts(STUDY, results_of(STUDY, apart(good)))
     assert found["telling apart"] == word
 
 
@@ -75,15 +76,25 @@ def test_refusing_everything_is_not_telling_apart() -> None:
     assert found["over-refusal"] == "opposite"
 
 
-def test_a_diverged_rate_is_not_the_best_and_spoils_a_mean() -> None:
-    assert (highest([1.0, None, 3.0]), highest([None])) == (3.0, None)
+def test_a_diverged_rate_spoils_a_mean_and_counts_where_the_others_chose_it() -> None:
     assert (mean([1.0, 3.0]), mean([1.0, None])) == (2.0, None)
     results = results_of(STUDY, diverged=(at(OWN, REPORT_RATE), 1))
     claims = {each.name.en: each for each in STUDY.claims}
     assert STUDY.claims[0] is claims["over-refusal"], "the report's own is the verdict"
-    assert claims["telling apart"].verdict(results).diverged == (0, 0)
+    assert claims["telling apart"].verdict(results).diverged == (1, 0)
     assert claims["over-refusal"].verdict(results).diverged == (1, 0)
     assert "1 of 3 diverged" in set(texts_of(STUDY.shown(results)))
+
+
+def test_the_best_rate_of_a_seed_is_that_of_the_others() -> None:
+    """Each seed is luckiest at a rate of its own: what it has there is not what is compared."""
+
+    def score(arm: str, seed: int, name: str) -> float:
+        lucky = arm == at(OWN, QUICK_RATES[seed])
+        return 0.9 if lucky and name == "refused/harmful" else 0.5
+
+    own, written = at_best_rate(told_apart)(results_of(STUDY, score))
+    assert [*own.values()] == [0.0, 0.0, 0.0] == [*written.values()]
 
 
 def test_the_log_probability_of_chosen_answers_is_against_the_sft_model() -> None:

@@ -22,7 +22,10 @@ def test_forks_of_a_seed_differ_in_the_share_of_instruction_data_alone() -> None
     for name, share in SHARES.items():
         data = late[name].data
         assert isinstance(data, TextData)
-        (phase,) = data.phases
+        # What the trunk has read comes first, so that no fork reads it again.
+        phase = data.phases[-1]
+        assert data.phases[0] == trunk.data.phases[0]
+        assert phase.first_step == (400 if share else 0)
         assert phase.shares.get("instr", 0) == share
         assert sum(phase.shares.values()) == pytest.approx(1)
         assert phase.shares["hq"] == phase.shares["web"]

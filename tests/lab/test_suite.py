@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -271,6 +272,18 @@ def test_a_smaller_preset_does_not_replace_a_larger_one(ran: Path, tmp_path: Pat
     (tmp_path / "little-rates.json").write_text(json.dumps(full))
     with pytest.raises(UserError, match="of the preset full, and quick would replace it"):
         run_studies(["little-rates"], Asked("quick", tmp_path))
+
+
+@pytest.mark.parametrize(
+    "other", [{"seeds": 2}, {"first_seed": 101}, {"seeds": 9, "first_seed": 200}]
+)
+def test_seeds_of_a_result_are_not_lost(ran: Path, tmp_path: Path, other: dict[str, int]) -> None:
+    shutil.copy(ran / "little-rates.json", tmp_path)
+    with pytest.raises(
+        UserError, match="has seeds that would be lost: 100, 101, 102; name another"
+    ):
+        run_studies(["little-rates"], Asked("quick", tmp_path, **other))
+    assert not list(tmp_path.glob("work/arms/*"))
 
 
 def test_list_shows_what_is_asked_and_what_was_found(ran: Path) -> None:

@@ -152,7 +152,7 @@ def test_every_study_on_text_can_be_judged_and_drawn(
     flat = [arm for by_seed in arms.values() for arm in by_seed.values()]
     found = iter(run_all("test", flat, tmp_path, 1, CPU))
     results = {n: {seed: next(found) for seed in by_seed} for n, by_seed in arms.items()}
-    alone = replace(whole, claims=more.claims, shown=more.shown, extra=None)
+    alone = replace(whole, claims=more.claims, shown=more.shown)
     made = outcome(alone, asked.preset, results, 1.0, corpus)
     assert made["verdict"] == "inconclusive", "two seeds"
     text = json.dumps(made, ensure_ascii=False)

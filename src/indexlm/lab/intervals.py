@@ -19,6 +19,16 @@ class Interval(NamedTuple):
         return -margin < self.low and self.high < margin
 
 
+def mean(values: Sequence[float | None]) -> float | None:
+    """None where one of them is, a run that diverged, and of nothing."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def less(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
+
+
 def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     """Mean and the interval of Student's t; for at least two finite values."""
     count = len(values)

@@ -1,8 +1,8 @@
 """What four of the studies ask of real text, in bits per byte of held-out documents.
 
 One size for each preset, trained side by side on the same rows, with every source in the share that
-the text has of it. What a learning rate or a head is worth is asked near the optimum of the size,
-not tuned for each arm.
+the text has of it. What a learning rate or a head is worth is
+asked at the rate that is best on the world; none is tuned on the text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -118,12 +118,12 @@ def of_heads(preset: PresetName, seed: int, corpus: Corpus) -> Sequence[Arm]:
 
 def of_rates(preset: PresetName, seed: int, corpus: Corpus) -> Sequence[Arm]:
     each = SIZES[preset]
-    rates = {"2e-4": 2e-4, "5e-4": 5e-4, "optimum / 2.5": each.lr / 2.5}
+    rates = {"2e-4": 2e-4, "5e-4": 5e-4, "2.5 times lower": each.lr / 2.5}
     lower = [
         arm(preset, seed, corpus, name, train=training(each, lr=lr)) for name, lr in rates.items()
     ]
     # The arm of the other studies, under another name.
-    return [*lower, arm(preset, seed, corpus, "near the optimum")]
+    return [*lower, arm(preset, seed, corpus, "the world's best")]
 
 
 def of_schedules(preset: PresetName, seed: int, corpus: Corpus) -> Sequence[Arm]:
@@ -227,8 +227,8 @@ SCALED = (
 COSINE, LINEAR = ("cosine", Said("cosine", "余弦")), ("linear", Said("linear", "线性"))
 WSD = "WSD", Said("WSD", "WSD")
 LARGE, SMALL = ("5e-4", Said("5e-4", "5e-4")), ("2e-4", Said("2e-4", "2e-4"))
-BEST = "near the optimum", Said("the rate near the optimum", "近最佳学习率")
-BELOW = "optimum / 2.5", Said("the rate 2.5 times lower", "其 1/2.5 的学习率")
+BEST = "the world's best", Said("the rate that is best on the world", "合成世界的最佳学习率")
+BELOW = "2.5 times lower", Said("the rate 2.5 times lower", "其 1/2.5 的学习率")
 DEEP, SHALLOW = ("deep", Said("deep", "深而窄")), ("shallow", Said("shallow", "浅而宽"))
 WHOLE = "deep, equal total", Said("deep of as many weights in all", "总参数相同的深而窄")
 
@@ -247,13 +247,13 @@ HEADS = _on_text(
 RATES = _on_text(
     of_rates,
     Said(
-        "the report's pair of rates, and the same ratio near the optimum of the size.",
-        "报告的一对学习率，以及本规模最佳值附近比值相同的一对。",
+        "the report's pair of rates, and the same ratio below the rate that is best on the world.",
+        "报告的一对学习率，以及以合成世界的最佳值为较大者、比值相同的一对。",
     ),
     dict([SMALL, LARGE, BELOW, BEST]),
     [
         _claim(Said("the report's pair", "报告的一对学习率"), LARGE, SMALL, "lower"),
-        _claim(Said("near the optimum", "最佳值附近"), BEST, BELOW, "lower", LARGER_IS_BETTER),
+        _claim(Said("the world's best", "最佳值附近"), BEST, BELOW, "lower", LARGER_IS_BETTER),
     ],
 )
 SCHEDULES = _on_text(

@@ -26,7 +26,7 @@ import torch
 from indexlm import __version__
 from indexlm.errors import UserError, shown
 from indexlm.lab.arms import Arm, Result
-from indexlm.lab.intervals import t_interval
+from indexlm.lab.intervals import mean, t_interval
 from indexlm.lab.study import (
     FIRST_SEED,
     Declared,
@@ -49,7 +49,7 @@ FORMAT = 1
 TEXTS = ("title", "question", "report", "design", "limits")
 KEYS = (
     *("verdict", "sentence", "preset", "presets", "seeds", *TEXTS),
-    *("claims", "arms", "shown", "extra", "made"),
+    *("claims", "arms", "shown", "made"),
 )
 """Of a stored result, beside `format` and `study`."""
 
@@ -81,7 +81,6 @@ def outcome(
         "claims": claims,
         "arms": [_arm(name, by_seed) for name, by_seed in results.items()],
         "shown": [_plain(each) for each in study.shown(results)],
-        "extra": {} if study.extra is None else _plain(study.extra(preset)),
         "made": {
             "command": _command(study, preset, seeds, corpus),
             "corpus": "" if corpus is None else corpus.made_from,
@@ -140,7 +139,7 @@ def _claim(each: Declared, results: Results) -> dict[str, Any]:
         "arms": {"treatment": each.treatment, "control": each.control},
         **each.verdict(results).as_json(),
         "values": {side: _plain(by_seed) for side, by_seed in values.items()},
-        "means": {side: _mean(list(by_seed.values())) for side, by_seed in values.items()},
+        "means": {side: _rounded_mean(list(by_seed.values())) for side, by_seed in values.items()},
         "unit": each.claim.unit._asdict(),
     }
 
@@ -194,14 +193,8 @@ def _summary(results: Sequence[Result]) -> dict[str, Any]:
         interval = None
         if 1 < len(known) == len(values):
             interval = [_rounded(end) for end in t_interval(known)[1:]]
-        found[score] = {"mean": _mean(values), "interval": interval}
+        found[score] = {"mean": _rounded_mean(values), "interval": interval}
     return found
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """None where one of them is."""
-    known = [value for value in values if value is not None]
-    return _rounded(math.fsum(known) / len(known)) if len(known) == len(values) else None
 
 
 def _plain(value: Any) -> Any:
@@ -239,6 +232,11 @@ def _thinned(line: Line) -> tuple[list[float], list[float | None]]:
         xs.append(math.fsum(line.xs[part]) / len(line.xs[part]))
         ys.append(math.fsum(known) / len(known) if known else None)
     return xs, ys
+
+
+def _rounded_mean(values: Sequence[float | None]) -> float | None:
+    found = mean(values)
+    return None if found is None else _rounded(found)
 
 
 def _rounded(value: float) -> float:

@@ -252,14 +252,10 @@ def _reproduce(found: Outcome) -> Html:
         [both("Device", "设备"), made["device"]],
         [both("CPU-seconds", "CPU 秒"), number(made["cpu_seconds"], 1)],
     ]
-    extra = [
-        [name, json.dumps(value, ensure_ascii=False)] for name, value in found["extra"].items()
-    ]
     head = [both("", ""), ""]
     return join(
         element("pre", made["command"]),
         table(head, rows, words=2),
-        table([both("Measured beside the arms", "另行测量"), ""], extra, words=2) if extra else "",
         element(
             "details",
             element("summary", both("Settings of every arm", "全部运行的设置")),

@@ -26,9 +26,11 @@ READING = (
     Said(
         "Both arms run with the same seeds (first weights and order of the data). Their "
         "differences, seed by seed, have a mean and a 95% interval: of intervals made in this way "
-        "nineteen of twenty hold the true difference. Where the interval lies decides.",
+        "nineteen of twenty hold the true difference. Where the interval lies decides. World and "
+        "questions are the same for all seeds: of another world the interval says nothing.",
         "两组使用相同的种子（决定初始权重与数据顺序）。逐个种子求差，得到均值与 95% 区间："
-        "这样得出的区间，二十个中约有十九个包含真实差值。判定取决于区间的位置。",
+        "这样得出的区间，二十个中约有十九个包含真实差值。判定取决于区间的位置。各种子共用同一世界与"
+        "同一批问题：区间不涉及其他世界。",
     ),
 )
 MEANINGS: dict[Word, Said] = {

@@ -12,6 +12,7 @@ from indexlm.lab.arms import Arm, PreferenceData, Result
 from indexlm.lab.dialogues import Group, Reply
 from indexlm.lab.drawing import Value, percent
 from indexlm.lab.family import CHAT_LR, chat, size, tuning
+from indexlm.lab.intervals import mean
 from indexlm.lab.study import Line, PresetName, Results, Values
 from indexlm.lab.verdict import Said
 
@@ -73,10 +74,11 @@ def told_apart(result: Result) -> float | None:
     return None if harmful is None or harmless is None else harmful - harmless
 
 
-def perplexity(result: Result) -> float | None:
-    """Of the refusals that are chosen, under the SFT model."""
+def log_perplexity(result: Result) -> float | None:
+    """Of the refusals that are chosen, under the SFT model; perplexities themselves have tails."""
     (group, *_) = result.arm["data"]["groups"]
-    return result.value(f"perplexity/{group}/chosen")
+    found = result.value(f"perplexity/{group}/chosen")
+    return None if found is None else math.log(found)
 
 
 SIDES: dict[Group, tuple[str, Reply, Reply]] = {
@@ -150,34 +152,44 @@ def rates_of(results: Results, pairs: str) -> list[str]:
     return [at(pairs, rate) for rate in RATES if at(pairs, rate) in results]
 
 
-def over_rates(
-    value: Value, chosen: Callable[[Sequence[float | None]], float | None]
-) -> Callable[[Results], tuple[Values, Values]]:
-    """Own against written refusals, each over all learning rates of the preset."""
+def over_rates(value: Value) -> Callable[[Results], tuple[Values, Values]]:
+    """Own against written refusals, each the mean over all learning rates of the preset."""
 
     def of(results: Results, pairs: str) -> Values:
         return {
-            seed: chosen([value(results[arm][seed]) for arm in rates_of(results, pairs)])
+            seed: mean([value(results[arm][seed]) for arm in rates_of(results, pairs)])
             for seed in results[SFT]
         }
 
     return lambda results: (of(results, OWN), of(results, WRITTEN))
 
 
-def highest(values: Sequence[float | None]) -> float | None:
-    """A diverged arm is below all others."""
-    return max((each for each in values if each is not None), default=None)
+def at_best_rate(value: Value) -> Callable[[Results], tuple[Values, Values]]:
+    """The same at the learning rate that is best for the other seeds: the best one of a seed itself
+    would be the luckiest."""
+
+    def of(results: Results, pairs: str) -> Values:
+        rates = rates_of(results, pairs)
+        return {
+            seed: value(
+                results[max(rates, key=lambda arm: _standing(results[arm], value, seed))][seed]
+            )
+            for seed in results[SFT]
+        }
+
+    return lambda results: (of(results, OWN), of(results, WRITTEN))
 
 
-def mean(values: Sequence[float | None]) -> float | None:
-    """None where one of them diverged."""
+def _standing(arm: Mapping[int, Result], value: Value, without: int) -> tuple[int, float]:
+    """Of an arm over the seeds but one: more that diverged are worse than any value."""
+    values = [value(result) for seed, result in arm.items() if seed != without]
     known = [each for each in values if each is not None]
-    return math.fsum(known) / len(known) if len(known) == len(values) else None
+    return len(known), math.fsum(known)
 
 
 def against_zero(arm: str, value: Value) -> Callable[[Results], tuple[Values, Values]]:
     def made(results: Results) -> tuple[Values, Values]:
         found = {seed: value(result) for seed, result in results[arm].items()}
-        return found, {seed: None if each is None else 0.0 for seed, each in found.items()}
+        return found, dict.fromkeys(found, 0.0)
 
     return made

@@ -6,7 +6,7 @@ arms' values by `verdict.judge`, and the page's sentences are made from them.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from indexlm.lab.arms import Arm, Result
 from indexlm.lab.texts import Corpus
@@ -115,8 +115,6 @@ class Study:
     seeds: Mapping[PresetName, int]
     on_text: "OnText | None" = None
     """The same question on real text."""
-    extra: Callable[[PresetName], Mapping[str, Any]] | None = None
-    """What is measured beside the arms (bytes of activations), as plain values."""
 
     def with_text(self, corpus: Corpus) -> "Study":
         """With the arms and claims on real text beside its own, behind them: the verdict stays that

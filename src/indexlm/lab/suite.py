@@ -8,7 +8,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from indexlm.config import HardwareConfig
 from indexlm.errors import UserError
@@ -25,9 +24,6 @@ from indexlm.records import only_writer, write_json
 from indexlm.runtime import device_of, threads_of
 
 log = logging.getLogger("indexlm")
-
-PRESETS: tuple[PresetName, ...] = get_args(PresetName)
-"""From the smallest to the largest."""
 
 WORK = "work"
 
@@ -66,6 +62,8 @@ def run_studies(names: Sequence[str], asked: Asked) -> list[Outcome]:
     corpus = _corpus(asked)
     if corpus is not None:
         studies = [each.with_text(corpus) for each in studies]
+    for each in studies:
+        _refuse_to_lose(each, asked, corpus)
     folder = _work_folder(asked.out)
     with only_writer(folder):
         return _run(studies, asked, folder, hardware, corpus)
@@ -92,11 +90,14 @@ def _run(
     return [_write(each, asked, arms[each.name], folder, corpus) for each in studies]
 
 
+def seeds_of(each: Study, asked: Asked) -> range:
+    return range(asked.first_seed, asked.first_seed + (asked.seeds or each.seeds[asked.preset]))
+
+
 def named_arms(each: Study, asked: Asked) -> NamedArms:
     """The arms of all seeds; every seed has the same names."""
     named: dict[str, dict[int, Arm]] = {}
-    count = asked.seeds or each.seeds[asked.preset]
-    seeds = range(asked.first_seed, asked.first_seed + count)
+    seeds = seeds_of(each, asked)
     for seed in seeds:
         for arm in each.arms(asked.preset, seed):
             assert seed not in named.setdefault(arm.name, {}), f"two arms are named {arm.name}"
@@ -130,13 +131,23 @@ def read_outcomes(folder: Path) -> list[Outcome]:
 def _check(each: Study, asked: Asked) -> None:
     if asked.preset not in each.seeds:
         raise UserError(f"{each.name} has no preset {asked.preset}; it has {', '.join(each.seeds)}")
+
+
+def _refuse_to_lose(each: Study, asked: Asked, corpus: Corpus | None) -> None:
+    """Raises UserError where a result is there that the new one would not contain."""
     path = asked.out / f"{each.name}.json"
-    there = read_outcome(path)["preset"] if path.exists() else PRESETS[0]
-    if PRESETS.index(there) > PRESETS.index(asked.preset):
-        raise UserError(
-            f"{path} is of the preset {there}, and {asked.preset} would replace it; name another "
-            "--out, or remove it"
-        )
+    if not path.exists():
+        return
+    there = read_outcome(path)
+    lost = ""
+    if there["preset"] != asked.preset and (there["preset"], asked.preset) != ("quick", "full"):
+        lost = f"is of the preset {there['preset']}, and {asked.preset} would replace it"
+    elif there["preset"] == asked.preset and not set(there["seeds"]) <= set(seeds_of(each, asked)):
+        lost = f"has seeds that would be lost: {', '.join(map(str, there['seeds']))}"
+    elif there["made"]["corpus"] not in ("", corpus.made_from if corpus is not None else ""):
+        lost = "has claims on a real text that is not named now"
+    if lost:
+        raise UserError(f"{path} {lost}; name another --out, or remove it")
 
 
 def _hardware(preset: PresetName) -> HardwareConfig:

@@ -23,6 +23,7 @@ from indexlm.lab import reference
 from indexlm.lab.arms import Arm, Result, Watch
 from indexlm.lab.drawing import Value
 from indexlm.lab.family import Size, size
+from indexlm.lab.intervals import mean
 from indexlm.lab.study import Line, PresetName, Results, Values
 from indexlm.lab.verdict import Said
 from indexlm.model.config import ModelConfig
@@ -166,14 +167,14 @@ def by_step(results: Results, arm: str, name: Said, values: str, smooth: int = 1
     the mean."""
     lines, found = [], []
     for result in results[arm].values():
-        ys = [_mean(part) for part in _parts(getattr(result, values), smooth)]
+        ys = [mean(part) for part in _parts(getattr(result, values), smooth)]
         found.append(ys)
         each = result.arm["train"]["batch"] * result.arm["model"]["context"] * smooth
         xs = [result.first_step * each / smooth + (place + 0.5) * each for place in range(len(ys))]
         lines.append(Line(name, xs, ys, faint=True))
     longest = max(lines, key=lambda line: len(line.xs))
     means = [
-        _mean([ys[place] if place < len(ys) else None for ys in found])
+        mean([ys[place] if place < len(ys) else None for ys in found])
         for place in range(len(longest.xs))
     ]
     return [*lines, Line(name, longest.xs, means)]
@@ -181,8 +182,3 @@ def by_step(results: Results, arm: str, name: Said, values: str, smooth: int = 1
 
 def _parts(values: Sequence[float | None], size: int) -> list[Sequence[float | None]]:
     return [values[start : start + size] for start in range(0, len(values), size)]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known and len(known) == len(values) else None

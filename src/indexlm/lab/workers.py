@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -88,14 +89,18 @@ def _run_waiting(
     beside = min(processes, len(arms))
     log.info(f"{label}: {len(arms)} arms to run, {beside} at a time")
     waiting, running = dict(arms), dict[Future[Result], str]()
+    trunks = {
+        key: "" if arm.trunk is None else arm.trunk.fingerprint() for key, arm in arms.items()
+    }
+    forks = Counter(trunks.values())
     # Fresh interpreters: a copy of this process would not have the threads that torch counts on.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(beside, context, initializer=_begin)
     try:
         while waiting or running:
-            for key, arm in list(waiting.items()):
-                trunk = arm.trunk.fingerprint() if arm.trunk is not None else ""
-                if trunk not in waiting and trunk not in running.values():
+            unfinished = {*waiting, *running.values()}
+            for key in list(waiting):
+                if trunks[key] not in unfinished:
                     running[pool.submit(run, waiting.pop(key), folder, hardware)] = key
             for done in wait(running, return_when=FIRST_COMPLETED).done:
                 key = running.pop(done)
@@ -110,9 +115,11 @@ def _run_waiting(
                 if result.diverged:
                     log.warning(f"{label}: {arm.name}, seed {arm.seed}: {result.diverged}")
                 finished(key)
-                _forget_unneeded(
-                    arm, [*waiting.values(), *(arms[each] for each in running.values())], folder
-                )
+                forks[trunks[key]] -= 1
+                # A GPU's models are large: checkpoints go as soon as no fork needs them.
+                for each, name in ((arm, key), (arm.trunk, trunks[key])):
+                    if each is not None and not forks[name]:
+                        forget(each, folder)
                 ended = len(arms) - len(waiting) - len(running)
                 progress.label = f"{label}: {ended} of {len(arms)} arms, MFLOPs"
                 progress.advance(work(arm))
@@ -124,14 +131,6 @@ def _run_waiting(
     finally:
         pool.shutdown(cancel_futures=True)
         progress.close()
-
-
-def _forget_unneeded(done: Arm, left: Sequence[Arm], folder: Path) -> None:
-    """Remove the checkpoints of an arm and its trunk that no arm of those left starts from."""
-    needed = {arm.trunk.fingerprint() for arm in left if arm.trunk is not None}
-    for arm in (done, done.trunk):
-        if arm is not None and arm.fingerprint() not in needed:
-            forget(arm, folder)
 
 
 def _begin() -> None:

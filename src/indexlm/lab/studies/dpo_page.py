@@ -33,9 +33,9 @@ from indexlm.lab.preferring import (
     WRITTEN,
     Side,
     at,
+    log_perplexity,
     moved,
     moved_over_steps,
-    perplexity,
     rates_of,
 )
 from indexlm.lab.study import Figure, Line, Panel, Results, Table
@@ -64,7 +64,7 @@ TITLES: Sequence[Mapping[Side, Said]] = (
     {
         "margin": Said("harmless: margin", "无害：间隔"),
         "chosen": Said("harmless: answer (chosen)", "无害：作答（被选）"),
-        "rejected": Said("harmless: own refusal (rejected)", "无害：自身拒答（被拒）"),
+        "rejected": Said("harmless: refusal (rejected)", "无害：拒答（被拒）"),
     },
 )
 """Of the panels of either group."""
@@ -287,7 +287,7 @@ def _tables(results: Results) -> Sequence[Table]:
                     )
     # One arm of each author: the learning rate changes nothing of the pairs.
     refusals = {at(pairs, REPORT_RATE): PAIRS[pairs] for pairs in (OWN, WRITTEN)}
-    chosen = Column(Said("perplexity of the refusals", "拒答的困惑度"), perplexity)
+    chosen = Column(Said("log-perplexity of the refusals", "拒答困惑度的对数"), log_perplexity)
     before = {SFT: BEFORE}
     compared = [
         (

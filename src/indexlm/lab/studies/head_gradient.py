@@ -87,7 +87,9 @@ def log_norm(begin: float, end: float) -> Callable[[Result], float | None]:
             return None
         count = len(result.gradients)
         part = result.gradients[int(begin * count) : math.ceil(end * count)]
-        return math.log(math.fsum(norm or math.nan for norm in part) / len(part))
+        # A step that was skipped has no norm.
+        known = [norm for norm in part if norm is not None]
+        return math.log(math.fsum(known) / len(known)) if known else None
 
     return value
 

@@ -174,8 +174,8 @@ def _curve(results: Results) -> Figure:
     marks = {
         rates[0]: Said("report 2e-4", "报告"),
         rates[1]: Said("report 5e-4", "报告"),
-        rates[place]: Said("optimum", "最佳"),
     }
+    marks.setdefault(rates[place], Said("optimum", "最佳"))
     # The lower one of the pair that ends at the optimum, unless it is the report's own.
     marks.setdefault(rates[place - 1], Said("optimum / 2.5", "最佳/2.5"))
 
@@ -302,10 +302,13 @@ STUDY = Study(
         "Learning rates from 2e-4 in steps of 2.5, the report's own ratio, by a cosine to a tenth. "
         "The best learning rate falls with width, so two absolute values say little at another "
         "size: the same step is also looked at where it ends at this size's optimum, and where it "
-        "begins there. The optimum of a seed is that of the other seeds.",
+        "begins there. The optimum of a seed is that of the other seeds, among the rates that have "
+        "a neighbour on both sides. It is where their loss is lowest, so that a neighbour can "
+        "hardly be better: by how much it is worse is the question.",
         "学习率自 2e-4 起以 2.5 倍（报告的比值）递增，余弦降至十分之一。最佳学习率随宽度下降，"
         "两个绝对值在另一规模上意义有限：因此还考察以本规模最佳值为终点和为起点的同样一步。"
-        "每个种子的最佳值由其余种子决定。",
+        "每个种子的最佳值由其余种子决定，且限于两侧都有相邻值者。它既是损失最低处，相邻值自然难以更好："
+        "要问的是差多少。",
     ),
     limits=Said(
         "Where the report's pair stands relative to the optimum of its own model is not known. "

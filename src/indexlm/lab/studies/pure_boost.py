@@ -193,11 +193,11 @@ def _benchmarks(results: Results) -> Figure:
     return Figure(
         Said(
             "Left, the scores of both decays; letters (A to D) stay at guessing where a model of "
-            "this size has not learned to name an option. Right, the side that pays, as HellaSwag "
-            "does in the report: how far losses on plain text are above those of the pure decay. "
+            "this size has not learned to name an option. Right, where the report's HellaSwag "
+            "falls: how far losses on plain text are above those of the pure decay. "
             "Bars are means, dots are seeds.",
             "左：两条退火分支的得分；此规模的模型若未学会用字母指代选项，字母题停留在随机水平。右："
-            "付出代价的一面（报告中为 HellaSwag）：普通语料的损失比 pure 分支高出多少。柱为均值，点"
+            "对应报告中下降的 HellaSwag：普通语料的损失比 pure 分支高出多少。柱为均值，点"
             "为各种子。",
         ),
         [
@@ -297,7 +297,8 @@ def _ages(results: Results) -> Figure:
         Said(
             "Forks at several ages of the trunk: what instruction data gain on questions, beside "
             "what is known at that age, which statements show.",
-            "在主干的不同进度分叉：指令数据在问答上的收益，与该进度下已掌握的知识（见陈述补全）对照。",
+            "在主干的不同进度分叉：指令数据在问答上的收益，与该进度下已掌握的知识（见陈述补全）对"
+            "照。",
         ),
         [
             panel(Said("questions, held-out", "问答（留出实体）"), ASKED),
@@ -339,10 +340,14 @@ STUDY = Study(
         "Two decays of one stable checkpoint, 50k steps each, differ in 7% "
         "instruction data only. MMLU 43.75 without it and 51.21 with it, CMMLU 42.35 and 49.79, "
         "C-Eval 43.61 and 52.41, ARC-E 61.61 and 78.86; HellaSwag, a score of plain text, falls "
-        "from 63.21 to 57.80.",
+        "from 63.21 to 57.80 (the card of the checkpoint before the decay has the first two "
+        "numbers "
+        "of CMMLU and C-Eval the other way round).",
         "同一稳定阶段检查点的两条退火分支各 5 万步，唯一区别是 7% 的指令数据。"
         "MMLU 由 43.75 升至 51.21，CMMLU 由 42.35 升至 49.79，C-Eval 由 43.61 升至 52.41，ARC-E 由 "
-        "61.61 升至 78.86；考察普通文本续写的 HellaSwag 由 63.21 降至 57.80。",
+        "61.61 升至 78.86；考察普通文本续写的 HellaSwag 由 63.21 降至 57.80（退火前检查点的模型卡"
+        "上，"
+        "CMMLU 与 C-Eval 的前一个数字互换）。",
     ),
     design=Said(
         "A stable trunk at constant learning rate reads curated and ordinary text, half of the "
@@ -360,11 +365,11 @@ STUDY = Study(
     limits=Said(
         "Facts are of one word and questions of one form, so that a gain is not to be compared in "
         "size with the report's 7 points. All forks of a seed are of one trunk, as in the report; "
-        "how a pure decay fares with a form that it never saw differs from seed to seed, hence "
-        "wide intervals. The cost is read as loss on ordinary text, where the report has "
+        "how a pure decay fares with a form that it never saw may differ from seed to seed. "
+        "The cost is read as loss on ordinary text, where the report has "
         "HellaSwag.",
         "事实均为单词、问句只有一种形式，因此增益的大小不能与报告的 7 分相比。与报告一样，同一种子"
-        "的各分支出自同一主干；pure 分支能否应付从未见过的问句形式因种子而异，故区间较宽。代价以普"
+        "的各分支出自同一主干；pure 分支能否应付从未见过的问句形式可能因种子而异。代价以普"
         "通文本损失衡量，报告用的是 HellaSwag。",
     ),
     arms=arms,

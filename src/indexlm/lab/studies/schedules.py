@@ -305,10 +305,9 @@ def _losses(results: Results) -> Figure:
     last = Said("the decay, enlarged", "衰减阶段放大")
     return Figure(
         Said(
-            "Loss on ordinary text that no arm trains on, from a quarter of the stable phase on: "
-            "WSD is behind while its learning rate is high, and comes down in the decay.",
-            "未用于训练的普通文本上的损失，自稳定阶段四分之一处起："
-            "学习率居高时 WSD 落后，衰减中迅速下降。",
+            "Loss on ordinary text that no arm trains on, from a quarter of the stable phase on; "
+            "right, from a little before the decay of WSD.",
+            "未用于训练的普通文本上的损失，自稳定阶段四分之一处起；右图自 WSD 衰减前不久起。",
         ),
         [
             Panel(loss, STEPS, loss, _lines(results, LOSS, begin // 4), marks=_mark(results)),

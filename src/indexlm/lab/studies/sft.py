@@ -99,7 +99,17 @@ def _claims(rate: float) -> list[Declared]:
         total(Said("optimiser against plain", "优化器状态对普通"), KEPT, SAID_KEPT),
         Declared(
             _joined(Said("replay costs answers", "回放有损回答"), place),
-            Claim(_joined(ANSWERED_NAME, place), SAID_BOTH, SAID_KEPT, "lower", 1, "low", POINTS),
+            Claim(
+                _joined(ANSWERED_NAME, place),
+                SAID_BOTH,
+                SAID_KEPT,
+                "lower",
+                1,
+                "low",
+                POINTS,
+                # Where nobody answers, or everybody rightly, nothing is lost.
+                (1.0, 99.0),
+            ),
             at(BOTH, rate),
             at(KEPT, rate),
             percent(ANSWERED),

@@ -46,7 +46,7 @@ class Plan:
 PLANS: Mapping[PresetName, Plan] = {
     "quick": Plan(2, (16, 24, 32, 48), (3.125e-3, 7.8125e-3), 150, 300),
     "full": Plan(2, (16, 24, 32, 48, 64), (1.25e-3, 3.125e-3, 7.8125e-3), 350, 700),
-    "gpu": Plan(4, (256, 320, 384, 448), (5e-4, 1.25e-3), 1000, 1000),
+    "gpu": Plan(4, (256, 320, 384, 448), (2e-4, 5e-4, 1.25e-3), 1000, 1000),
 }
 FACTS = reference.text(hq=0.6, web=0.4)
 CHAINS = reference.text(**{"hq": 0.35, "links": 0.25, "hops-2": 0.4})

@@ -1,6 +1,5 @@
 """What the study of shapes shows; each shape is read at its best learning rate."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -19,6 +18,7 @@ from indexlm.lab.drawing import (
     scored,
     table,
 )
+from indexlm.lab.intervals import less, mean
 from indexlm.lab.study import Figure, Line, Panel, Results, Table, Values
 from indexlm.lab.sweep import best
 from indexlm.lab.verdict import Said
@@ -105,20 +105,11 @@ def _gap_lines(shapes: Results, pairs: Sequence[tuple[str, str]], value: Value) 
     name = Said("deep minus shallow", "深而窄减浅而宽")
     xs = [float(_first(shapes, deep).non_embedding) for deep, _ in pairs]
     of_seed = [
-        [_less(value(shapes[deep][seed]), value(shapes[shallow][seed])) for deep, shallow in pairs]
+        [less(value(shapes[deep][seed]), value(shapes[shallow][seed])) for deep, shallow in pairs]
         for seed in shapes[pairs[0][0]]
     ]
-    means = [_mean([ys[place] for ys in of_seed]) for place in range(len(pairs))]
+    means = [mean([ys[place] for ys in of_seed]) for place in range(len(pairs))]
     return [*(Line(name, xs, ys, faint=True) for ys in of_seed), Line(name, xs, means)]
-
-
-def _less(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if len(known) == len(values) else None
 
 
 def _gap_table(shapes: Results, pairs: Sequence[tuple[str, str]]) -> Table:
@@ -242,7 +233,7 @@ def _chain_table(results: Results) -> Table:
 
 def _costs(shapes: Results, pairs: Sequence[tuple[str, str]]) -> Figure:
     kept = Said("bytes kept per token", "每词元保留字节数")
-    time = Said("CPU-milliseconds per step", "每步 CPU 毫秒")
+    time = Said("CPU-milliseconds of the processor per step", "每步处理器毫秒")
     size = Said("pairs of equal weights: layers × width", "等参数的各对：层数 × 宽度")
     ticks = [_both(f"{_shape(shapes, one)} {_shape(shapes, other)}") for one, other in pairs]
     panels = [
