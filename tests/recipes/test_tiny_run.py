@@ -128,6 +128,7 @@ def test_the_scores_of_four_models_and_two_baselines_are_kept(finished: Path) ->
 
 def test_processes_share_the_evaluation(finished: Path) -> None:
     """Two of them leave what one leaves, but for the last digits of sums."""
+    assert STEPS["evals"].together
     shared = finished.with_name("shared")
     shutil.copytree(finished, shared)
     shutil.rmtree(shared / "evals")

@@ -60,11 +60,12 @@ def check_new(out: Path) -> None:
 
 def check_above(out: Path) -> None:
     """Raises UserError where a folder at `out` would lie in a file, or could not be written."""
-    above = next(each for each in out.absolute().parents if each.exists())
-    if not above.is_dir():
-        raise UserError(f"{above} is a file, not a folder; name another --out")
+    above = out.absolute().parent
     try:
-        # Permissions say little of a disk that is read-only or full, and nothing to root.
+        above = next(each for each in out.absolute().parents if each.exists())
+        if not above.is_dir():
+            raise UserError(f"{above} is a file, not a folder; name another --out")
+        # Permissions say little of a disk that is read-only, and nothing to root.
         with TemporaryFile(dir=above):
             pass
     except OSError as error:

@@ -110,9 +110,9 @@ def run_benchmarks(
         Benchmark(task, asked, _subjects(task, data, some, settings.limit, failed))
         for (task, data), asked, some in zip(tasks, prompts, names)
     ]
-    for name, why in list(failed.items())[:MOST_TOLD]:
+    for name, why in list(failed.items())[: MOST_TOLD if rank() == 0 else 0]:
         log.warning(f"{name} is left out: {why}")
-    if len(failed) > MOST_TOLD:
+    if len(failed) > MOST_TOLD and rank() == 0:
         log.warning(f"and {len(failed) - MOST_TOLD} subjects more")
     parts = [part for benchmark in benchmarks for part in _parts(benchmark, settings)]
     todo = [part for part in parts if not _finished(kept.read(part.key))]
@@ -280,6 +280,11 @@ def _outcome(
     outcome = Outcome({}, {}, failed)
     contents = [kept.read(part.key) for part in parts]
     for part, content in zip(parts, contents):
+        if content is None:
+            raise UserError(
+                f"{kept.folder}: what another process has scored is not there; all machines need "
+                "one folder"
+            )
         if not _finished(content):
             name = f"{part.benchmark.task.name}/{part.subject.name}"
             failed.setdefault(name, content["failed"])

@@ -196,11 +196,13 @@ def macro_score(parts: Sequence[Marks]) -> dict[str, Any]:
     counts = [len(part.right) for part in parts]
     shares = [(float(part.right.sum()) + 2) / (n + 4) for part, n in zip(parts, counts)]
     variance = sum(share * (1 - share) / n for share, n in zip(shares, counts))
-    reach = NORMAL * math.sqrt(variance) / len(parts)
+    smoothed = math.sqrt(variance) / len(parts)
+    reach = NORMAL * smoothed
     low, high = mean["accuracy"] - reach, mean["accuracy"] + reach
     return {
         "accuracy": mean["accuracy"],
-        "standard_error": error,
+        # A subject of one item shows no variance.
+        "standard_error": smoothed if 1 in counts else error,
         "interval": [max(0.0, low), min(1.0, high)],
         "within_chance": abs(mean["accuracy"] - chance) <= NORMAL * spread,
         "margin": mean["margin"],

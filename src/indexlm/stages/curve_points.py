@@ -154,7 +154,7 @@ class _Points:
         if known.is_file() and self.lines:
             before = json.loads(known.read_text(encoding="utf-8"))
             for name in settings:
-                if before.get(name) != settings[name]:
+                if before.get(name, settings[name]) != settings[name]:
                     raise UserError(
                         f"{self.file} has points of other {name}; name another --out, or remove it"
                     )

@@ -1,19 +1,22 @@
 """What a stage reads: what earlier ones left in a run, checked on the way, and a user's folders."""
 
 import json
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexlm.errors import UserError
 from indexlm.records import verify
-from indexlm.runtime import from_first
+from indexlm.runtime import from_first, rank
 
 if TYPE_CHECKING:
     from indexlm.feed.packing import Source
     from indexlm.model.transformer import Transformer
     from indexlm.pipeline import Run
     from indexlm.tokens.tokenizer import Tokenizer
+
+log = logging.getLogger("indexlm")
 
 
 def documents(run: "Run[Any]", part: str) -> Iterator[Any]:
@@ -34,10 +37,13 @@ def held_out_texts(text: Path) -> dict[str, list[str]]:
 
 
 def held_out_entries(text: Path) -> list[Any]:
-    """Dictionary entries that no stage trains on, for the starter test."""
+    """Dictionary entries that no stage trains on, for the starter test; a warning where none."""
     from indexlm.text.jsonl import read_jsonl
 
-    return list(read_jsonl(text / "entries.jsonl.zst"))
+    entries = list(read_jsonl(text / "entries.jsonl.zst"))
+    if not entries and rank() == 0:
+        log.warning(f"{text} holds out no dictionary entries: there is no starter test of it")
+    return entries
 
 
 def apart(folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:

@@ -201,8 +201,6 @@ def _add_held_out(scored: Scored, asked: Asked, engine: Engine, kept: Kept) -> N
     held_out = held_out_texts(asked.text) if "bits_per_byte" in asked.text_tasks else {}
     entries = held_out_entries(asked.text) if "starter" in asked.text_tasks else []
     items = asked.settings.limit or STARTER_ITEMS
-    if "starter" in asked.text_tasks and not entries and rank() == 0:
-        log.warning(f"{asked.text} holds out no dictionary entries: there is no starter test of it")
 
     def evaluated() -> dict[str, Any]:
         found = evaluate_lines(engine.model, engine.tokenizer, held_out, entries, items, asked.seed)
