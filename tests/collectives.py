@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from command import PATIENCE
 from indexlm.config import HardwareConfig, TrainConfig
 from indexlm.feed.packing import Batch
 from indexlm.model.config import ModelConfig
@@ -125,7 +126,7 @@ def counted_by_all(ranks: int, cases: Sequence[dict[str, Any]], store: Path) -> 
     found = []
     try:
         for process in processes:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=PATIENCE)
             assert process.returncode == 0, err
             answer = json.loads(out.splitlines()[-1])
             found.append([Counter({tuple(row[:3]): row[3] for row in case}) for case in answer])

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from indexlm.model.config import ModelConfig
 from indexlm.tokens.tokenizer import Tokenizer
 
 COMMAND = [sys.executable, "-m", "indexlm.cli"]
+PATIENCE = 600.0
+"""Seconds after which a process is taken to hang: a hundred times what torch takes to be imported
+on an idle machine."""
 Run = Callable[..., tuple[int, str, str]]
 """`run` or `run_here`."""
 ZH = "春夏秋冬山水河海天地日月星云风雨雪花草树木鸟鱼虫马牛羊门窗书笔纸墨城乡道路桥船车行走坐立"
@@ -76,10 +79,31 @@ def start(place: Path, *arguments: str, **environment: str) -> subprocess.Popen[
     )
 
 
+def read_until(process: subprocess.Popen[str], words: str) -> None:
+    """Until a line with `words` came on stderr. Raises where the process ends before."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"it ended before it said {words!r}")
+
+
+@contextmanager
+def standing_still(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Within it the process makes no step. Raises where it ended before; its workers go on."""
+    process.send_signal(signal.SIGSTOP)
+    told = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    assert told is not None and told.si_code == os.CLD_STOPPED, "it ended before it was stopped"
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
 def run(place: Path, *arguments: str, **environment: str) -> tuple[int, str, str]:
     """(exit code, stdout, stderr)"""
     process = start(place, *arguments, **environment)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     return process.returncode, out, err
 
 

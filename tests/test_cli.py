@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +10,19 @@ import pytest
 import typer.core
 import typer.main
 
-from command import SMALL, flipped, refused, run, start, succeeded, with_corpus, write_model
+from command import (
+    PATIENCE,
+    SMALL,
+    flipped,
+    read_until,
+    refused,
+    run,
+    standing_still,
+    start,
+    succeeded,
+    with_corpus,
+    write_model,
+)
 from indexlm.cli import app
 from indexlm.records import read_manifest
 from indexlm.tokens.tokenizer import Tokenizer
@@ -162,20 +173,12 @@ def test_what_is_no_refined_text_is_not_encoded(finished: Path) -> None:
 # Stops and neighbours
 
 
-def read_until(process: subprocess.Popen[str], words: str) -> None:
-    assert process.stderr is not None
-    for line in process.stderr:
-        if words in line:
-            return
-    raise AssertionError(f"it ended before it said {words!r}")
-
-
 def test_ctrl_c_in_the_text_stage_is_130_and_the_same_command_goes_on(long_text: Path) -> None:
     command = ["run", "tiny", *SMALL, "--only", "text"]
     process = start(long_text, *command)
     read_until(process, "reading corpus")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "Traceback" not in err and "the same command goes on" in err
     folder = long_text / "runs" / "tiny"
@@ -189,13 +192,10 @@ def test_a_folder_in_use_is_refused_and_its_owner_not_disturbed(long_text: Path)
     command = ["run", "tiny", *SMALL, "--only", "text"]
     owner = start(long_text, *command)
     read_until(owner, "reading corpus")
-    owner.send_signal(signal.SIGSTOP)
-    try:
+    with standing_still(owner):
         message = refused(long_text, *command, "seed=5")
-    finally:
-        owner.send_signal(signal.SIGCONT)
     assert "runs/tiny is in use by another process" in message
-    _, err = owner.communicate(timeout=60)
+    _, err = owner.communicate(timeout=PATIENCE)
     assert owner.returncode == 0, err
     saved = json.loads((long_text / "runs" / "tiny" / "config.json").read_text(encoding="utf-8"))
     assert saved["seed"] == 1234

@@ -15,7 +15,16 @@ import pytest
 import torch
 
 import benchmark_files
-from command import SMALL, refused, run_here, start, succeeded, with_corpus, write_model
+from command import (
+    PATIENCE,
+    SMALL,
+    refused,
+    run_here,
+    start,
+    succeeded,
+    with_corpus,
+    write_model,
+)
 from indexlm.config import Recipe
 from indexlm.model.transformer import Transformer
 from indexlm.pipeline import branch_run
@@ -34,16 +43,16 @@ SETTINGS = [
 ]
 FEWEST = ["--tasks", "hellaswag", "--limit", "3"]
 """Options of a curve that is quickly made."""
-SLOW = ["--tasks", "mmlu", "--limit", "54"]
+SLOW = ["--tasks", "mmlu", "--limit", "300", "--data", "more"]
 """Of one whose points take long enough to be stopped between two of them."""
-WAIT = 60.0
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `run`, whose pre-training is finished, and `bench`."""
+    """A folder with `run`, whose pre-training is finished, `bench`, and `more` of the same."""
     folder = with_corpus(tmp_path_factory.mktemp("curves"), 300)
     benchmark_files.hellaswag(benchmark_files.mmlu(folder / "bench"))
+    benchmark_files.mmlu(folder / "more", items=70)
     for stage in ("text", "tokenizer", "tokens", "trunk", "base", "pure"):
         asked = ["run", "tiny", *SETTINGS, "--only", stage, "--out", "run"]
         succeeded(folder, *asked, how=run_here)
@@ -84,7 +93,7 @@ def weights(run: Path, stage: str) -> dict[str, torch.Tensor]:
 
 
 def wait_for_points(folder: Path, count: int, process: Popen[str]) -> None:
-    late = time.monotonic() + WAIT
+    late = time.monotonic() + PATIENCE
     while len(read_metrics(folder / "points.jsonl")) < count:
         assert time.monotonic() < late and process.poll() is None, process.communicate()
         time.sleep(0.02)
@@ -192,7 +201,7 @@ def test_killed_or_stopped_it_goes_on_to_the_same_points(place: Path, tmp_path: 
     process = start(place, *asked)
     wait_for_points(broken, len(kept) + 1, process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=WAIT)
+    _, said = process.communicate(timeout=PATIENCE)
     stopped = read_points(broken)
     assert process.returncode == 130 and "the same command goes on" in said, said
     assert stopped[: len(kept)] == kept and len(stopped) > len(kept)
@@ -208,9 +217,9 @@ def test_a_run_that_goes_on_is_watched_to_its_end(place: Path) -> None:
     watching = start(place, "curve", "again", *FEWEST, "--stages", "trunk", "--watch")
     asked = ["run", "again/config.json", "--only", "trunk", "--out", "again"]
     training = start(place, *asked)
-    _, said = training.communicate(timeout=WAIT)
+    _, said = training.communicate(timeout=PATIENCE)
     assert training.returncode == 0, said
-    told, said = watching.communicate(timeout=WAIT)
+    told, said = watching.communicate(timeout=PATIENCE)
     assert watching.returncode == 0, said
     found = read_points(place / "again" / "curves")
     assert {line["step"] for line in found} == set(range(4, 41, 4))
@@ -227,12 +236,12 @@ def test_waiting_ends_with_ctrl_c(place: Path, tmp_path: Path) -> None:
         process = start(place, "curve", "run", *asked)
         wait_for_points(out, 2, process)
         # It waits, and its page is there already.
-        late = time.monotonic() + WAIT
+        late = time.monotonic() + PATIENCE
         while not (out / "index.html").is_file():
-            assert time.monotonic() < late
+            assert time.monotonic() < late and process.poll() is None, process.communicate()
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=WAIT)
+        _, said = process.communicate(timeout=PATIENCE)
         assert process.returncode == 130, said
         assert len(read_points(out)) == 2
     finally:

@@ -16,7 +16,18 @@ import pytest
 import torch
 
 import benchmark_files
-from command import contents, refused, run, run_here, start, succeeded, with_corpus, write_model
+from command import (
+    PATIENCE,
+    contents,
+    refused,
+    run,
+    run_here,
+    standing_still,
+    start,
+    succeeded,
+    with_corpus,
+    write_model,
+)
 from hub_server import served
 from indexlm.records import verify
 from indexlm.tokens.tokenizer import Tokenizer
@@ -35,7 +46,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Pat
     write_model(place / "more", tokenizer, vocab_size=700)
     benchmark_files.mmlu(place / "data")
     benchmark_files.arc_easy(place / "data")
-    benchmark_files.hellaswag(place / "data")
+    # The last to be scored, and by far the longest: time for a signal after the first parts.
+    benchmark_files.hellaswag(place / "data", items=400)
     (place / "mine.toml").write_text(MINE, encoding="utf-8")
     (place / "data" / "rivers").mkdir()
     rows = [f'{{"q": "Is it {n}?", "o": ["yes", "no"], "a": "no"}}\n' for n in range(6)]
@@ -163,7 +175,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_an_unbroken_one(
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
     process.send_signal(blow)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE)
     if blow is signal.SIGINT:
         assert process.returncode == 130 and f"kept in {work.name}" in said
     finished = pieces(work)
@@ -211,7 +223,7 @@ def test_two_processes_give_what_one_gives(place: Path, unbroken: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", "-m", "indexlm.cli", *BENCHMARKS, "--out", "shared"]
     done = subprocess.run(
-        command, cwd=place, env={**os.environ}, capture_output=True, text=True, timeout=120
+        command, cwd=place, env={**os.environ}, capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stderr
     assert_same(place / "shared", unbroken)
@@ -302,12 +314,9 @@ def test_a_second_run_into_the_same_folder_is_refused(place: Path, tmp_path: Pat
     while not pieces(out.with_name("out.work")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
-    process.send_signal(signal.SIGSTOP)
-    try:
+    with standing_still(process):
         code, _, said = run_here(place, *BENCHMARKS, "--out", str(out))
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert code == 2 and "is in use by another process" in said
     assert process.returncode == 0 and verify(out)
 

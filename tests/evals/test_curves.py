@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import benchmark_files
-from command import write_model
+from command import PATIENCE, write_model
 from indexlm.errors import UserError
 from indexlm.evals import curves
 from indexlm.evals.benchmark import Settings, run_benchmarks
@@ -216,7 +216,7 @@ def test_processes_share_the_items_of_a_network_that_is_sharded(
     program = Path(__file__).with_name("ranked_curve.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", str(program), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
 
     model, _ = forms.open_folder(tmp_path / "model")

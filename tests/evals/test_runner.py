@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from command import write_model
+from command import PATIENCE, write_model
 from indexlm.evals.baselines import train_bigram
 from indexlm.evals.runner import (
     baseline_results,
@@ -97,7 +97,9 @@ def test_processes_share_the_work_and_each_has_the_result_of_one(
     (tmp_path / "asked.json").write_text(json.dumps(cases), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "3", str(Path(__file__).with_name("ranked_evaluation.py"))]
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [*command, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     found = [json.loads((tmp_path / f"found.{each}.json").read_text()) for each in range(3)]
     for number, case in enumerate(cases):

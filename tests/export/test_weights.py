@@ -22,6 +22,7 @@ from published import FORMS, Form, checkpoint, raw_tensors, write_checkpoint
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from command import PATIENCE
 from indexlm.errors import DamagedError, UserError
 from indexlm.export import places, weights
 
@@ -390,7 +391,7 @@ def test_spoilt_files_are_refused_or_loaded_right_and_take_no_memory() -> None:
         [sys.executable, str(program), "20240614", "2000"],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     outcomes = json.loads(done.stdout)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from command import (
+    PATIENCE,
     contents,
     lines,
     refused,
@@ -50,13 +51,14 @@ TURNS = [
 ]
 LONG = {"query": "长" * 100, "response": "短"}
 
-# 60 sums are about 30 rows: 150 steps of a few milliseconds, a checkpoint every 20.
+# 60 sums are about 30 rows: 450 steps of a few milliseconds, a checkpoint every 20. A signal sent
+# after 60 of them comes before the last.
 QUICK = ["threads=1", "lora.rank=4", "sft.optimiser.lr=0.01", "sft.batch=4", "sft.micro_batch=2"]
-TUNE = ["finetune", "model", "--data", "sums.jsonl", *QUICK, "sft.epochs=20", "sft.save_every=20"]
+TUNE = ["finetune", "model", "--data", "sums.jsonl", *QUICK, "sft.epochs=60", "sft.save_every=20"]
 BRIEF = ["finetune", "model", "--data", "sums.jsonl", *QUICK, "sft.epochs=1"]
 LENGTHEN = [
     *("run", "long-tiny", "parent=model", 'text.inputs=["corpus"]', "threads=1"),
-    *("window.context=128", "window.rope_base=20000", "pretrain.steps=120"),
+    *("window.context=128", "window.rope_base=20000", "pretrain.steps=240"),
     *("pretrain.optimiser.lr=0.005", "pretrain.save_every=20", 'sft.files=["sums.jsonl"]'),
     *("sft.epochs=40", "sft.save_every=20", 'lora={"rank": 2, "alpha": 4, "dropout": 0.1}'),
 ]
@@ -117,7 +119,7 @@ def test_finetuning_leaves_a_model_and_an_adapter_that_give_each_other_to_the_bi
 
 def test_the_conversations_are_learned(place: Path) -> None:
     entries = logged(place / "tuned" / "sft")
-    assert len(entries) == 150 and mean_loss(entries[-8:]) < 0.5 * mean_loss(entries[:8])
+    assert len(entries) == 450 and mean_loss(entries[-8:]) < 0.5 * mean_loss(entries[:8])
     asked = ["--prompt", "7 加一等于几？", "--temperature", "0"]
     answers = {
         name: run_here(place, "chat", name, *asked)[1] for name in ("model", "tuned/models/tuned")
@@ -289,13 +291,13 @@ def test_fine_tuning_goes_on_from_the_longer_model(place: Path, tmp_path: Path) 
 def interrupted(place: Path, command: Sequence[str], stage: Path, step: int, how: int) -> str:
     """Start the command, send a signal once `stage` has logged `step` steps; what it said then."""
     process = start(place, *command)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while len(read_metrics(stage / "metrics.jsonl")) < step:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(how)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == (-how if how == signal.SIGKILL else 130), err
     assert read_manifest(stage) is None
     return err

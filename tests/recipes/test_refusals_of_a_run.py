@@ -3,6 +3,7 @@ nothing of it is touched."""
 
 import json
 import shutil
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from command import SMALL, contents, refused, run_here, start, succeeded, with_corpus
+from command import (
+    PATIENCE,
+    SMALL,
+    contents,
+    refused,
+    run_here,
+    start,
+    succeeded,
+    with_corpus,
+)
 from indexlm.pipeline import Run
 from indexlm.records import read_manifest, read_metrics, seal, sha256_file
 from indexlm.settings import load_recipe, with_overrides
 from indexlm.tokens.tokenizer import FILE_NAME, Tokenizer
 
-STEPS = 60
+STEPS = 400
+"""Of a few milliseconds. A signal sent after ten of them comes well before the last."""
 MIXTURE = json.dumps({"zh_curated": 0.3, "zh_noisy": 0.3, "en_noisy": 0.4})
 SETTINGS = [
     *SMALL,
@@ -24,7 +35,7 @@ SETTINGS = [
     f"base.mixture={MIXTURE}",
     f"pretrain.steps={STEPS}",
     *("pretrain.batch=4", "pretrain.micro_batch=2", "pretrain.save_every=8"),
-    "pretrain.keep_every=20",
+    "pretrain.keep_every=40",
     # The decay of a learning rate to all of itself: branches go on as the trunk does.
     *("pretrain.schedule.warmup=3", "pretrain.schedule.final=1.0"),
 ]
@@ -49,8 +60,9 @@ def stopped(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     process = start(place, *TRUNK)
     while len(read_metrics(place / FOLDER / "trunk" / "metrics.jsonl")) < 10:
         assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.002)
     process.terminate()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and "state saved" in err
     assert 10 <= len(read_metrics(place / FOLDER / "trunk" / "metrics.jsonl")) < STEPS
     return place
@@ -146,7 +158,7 @@ def test_another_tokenizer_is_refused(place: Path, tokenizer: Tokenizer) -> None
     "setting",
     [
         "pretrain.optimiser.lr=0.002",
-        "pretrain.steps=61",
+        "pretrain.steps=401",
         "pretrain.batch=8",
         "pretrain.schedule.warmup=4",
         "pretrain.skip_above=0",
@@ -235,15 +247,16 @@ def test_a_disk_without_room_for_the_checkpoints_is_refused_before_the_first_ste
 def test_a_branch_from_a_kept_step_goes_on_as_the_trunk_does(whole: Path, tmp_path: Path) -> None:
     place = Path(shutil.copytree(whole, tmp_path / "place"))
     kept = sorted(each.name for each in (place / FOLDER / "trunk" / "checkpoints").iterdir())
-    assert kept == [f"step-{step:08d}" for step in (20, 40, 56, 60)], kept
-    branch = ["run", "tiny", *SETTINGS, "base.from_step=20", "base.steps=40", "--only", "base"]
+    steps = [*range(40, 361, 40), 392, 400]
+    assert kept == [f"step-{step:08d}" for step in steps], kept
+    branch = ["run", "tiny", *SETTINGS, "base.from_step=360", "base.steps=40", "--only", "base"]
     succeeded(place, *branch, how=run_here)
-    assert logged(place, "base") == logged(place, "trunk")[20:]
+    assert logged(place, "base") == logged(place, "trunk")[360:]
     assert weights(place, "base") == weights(place, "trunk")
     fresh = [*branch[:-2], "base.keep_optimiser=false", "--only", "base"]
     succeeded(place, *fresh, how=run_here)
     one, other = (logged(each, stage)[-40] for each, stage in ((place, "base"), (whole, "trunk")))
-    assert one["loss"] == other["loss"] and one["step"] == other["step"] == 20
+    assert one["loss"] == other["loss"] and one["step"] == other["step"] == 360
     assert weights(place, "base") != weights(place, "trunk")
 
 
@@ -251,7 +264,7 @@ def test_a_branch_from_a_step_that_was_not_kept_is_refused(whole: Path) -> None:
     before = contents(whole)
     branch = ["run", "tiny", *SETTINGS, "base.from_step=30", "base.steps=5", "--only", "base"]
     message = refused(whole, *branch, how=run_here)
-    assert "no checkpoint of step 30, but of 20, 40, 56, 60" in message
+    assert "no checkpoint of step 30, but of 40, 80, 120" in message
     assert "pretrain.keep_every" in message
     assert contents(whole) == before
 
@@ -261,7 +274,7 @@ def test_a_step_that_will_not_be_kept_is_refused_before_the_trunk_is_trained(pla
     branch = ["run", "tiny", *SETTINGS, "base.from_step=30", "base.steps=5"]
     message = refused(place, *branch, how=run_here)
     assert "base.from_step=30 is no step that the trunk will keep" in message
-    assert "a multiple of pretrain.keep_every=20" in message
+    assert "a multiple of pretrain.keep_every=40" in message
     assert contents(place) == before
 
 

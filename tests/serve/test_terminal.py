@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from command import PATIENCE
 from indexlm.config import TokenizerConfig
 from indexlm.errors import UserError
 from indexlm.model.config import ModelConfig
@@ -34,7 +36,6 @@ start_logging()
 chat_loop({session})
 print("left politely")
 """
-DEADLINE = 60.0
 
 
 class Spoken:
@@ -113,12 +114,27 @@ class Terminal:
         self.seen = ""
 
     def press(self, keys: str) -> None:
-        time.sleep(0.2)  # readline shows its prompt a moment before it listens
+        """At the prompt, once it is listened at: readline shows it a moment before."""
+        end = time.monotonic() + PATIENCE
+        while not self._listens():
+            assert time.monotonic() < end, f"it does not listen; seen: {self.seen!r}"
+            time.sleep(0.01)
+        self.interrupt(keys)
+
+    def interrupt(self, keys: str) -> None:
+        """At once, whatever the child is at."""
         os.write(self.master, keys.encode())
+
+    def _listens(self) -> bool:
+        """Whether readline has taken the terminal over, and sleeps until a key comes."""
+        if termios.tcgetattr(self.master)[3] & termios.ICANON:
+            return False
+        state = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2]
+        return state.split()[0] == "S"
 
     def wait_for(self, text: str) -> str:
         """Everything shown up to and with `text`, which is then taken from the screen."""
-        end = time.monotonic() + DEADLINE
+        end = time.monotonic() + PATIENCE
         while text not in self.seen:
             ready, _, _ = select.select([self.master], [], [], max(0.0, end - time.monotonic()))
             assert ready, f"{text!r} did not come; seen: {self.seen!r}"
@@ -168,7 +184,7 @@ def test_ctrl_c_or_ctrl_d_at_the_prompt_leaves(terminal: Terminal, key: str) -> 
 def test_ctrl_c_stops_an_answer_and_keeps_the_session(terminal: Terminal) -> None:
     terminal.press("long\r")
     terminal.wait_for("<5>")
-    terminal.press("\x03")
+    terminal.interrupt("\x03")
     terminal.wait_for("stopped")
     terminal.wait_for("> ")
     terminal.press("again\r")

@@ -1,20 +1,22 @@
 """Real processes that are killed, on one machine or on a cluster, end with the same bytes."""
 
 import json
+import os
 import random
 import signal
 import time
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import pytest
 
-from command import refused, start, succeeded
+from command import read_until, refused, standing_still, start, succeeded
 from indexlm.text.reading.files import QUARANTINE
 from indexlm.text.refined import read_documents
 
 EN = ["the", "of", "and", "to", "harbour", "morning", "letter", "window", "stone", "quiet"]
-KILLS = 12
+KILLS = 6
 SMALL = ("--set", "shard_bytes=100000", "--workers", "2")
 
 
@@ -52,19 +54,31 @@ def markers(work: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in work.rglob("*.done")}
 
 
+def outputs(work: Path) -> int:
+    """How many are finished, while others come and go."""
+    return sum(name.endswith(".done") for _, _, names in os.walk(work) for name in names)
+
+
+def wait_for_outputs(process: Popen[str], work: Path, more: int) -> None:
+    """Until there are `more` than now, or the process has ended."""
+    wanted = outputs(work) + more
+    while process.poll() is None and outputs(work) < wanted:
+        time.sleep(0.005)
+
+
 def test_a_run_killed_many_times_ends_with_the_same_bytes(place: Path) -> None:
     """And what was finished before a kill is not made again after it."""
     draw, work, kills = random.Random(5), place / "killed.work", 0
+    most = 2 * outputs(place / "whole.work") // KILLS
     finished: dict[Path, int] = {}
     while not (place / "killed").exists():
         process = start(place, "data", "refine", "raw", "--out", "killed", *SMALL)
-        until = time.monotonic() + draw.uniform(0.4, 1.8)
-        while process.poll() is None and (time.monotonic() < until or kills >= KILLS):
-            time.sleep(0.01)
-        if process.poll() is None:
+        if kills < KILLS:
+            wait_for_outputs(process, work, draw.randint(1, most))
             process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.communicate()
+        _, told = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), told
+        kills += process.returncode == -signal.SIGKILL
         now = markers(work)
         assert {path: now.get(path) for path in finished} == finished
         finished = now
@@ -74,12 +88,11 @@ def test_a_run_killed_many_times_ends_with_the_same_bytes(place: Path) -> None:
 
 def test_ctrl_c_says_that_the_same_command_goes_on(place: Path) -> None:
     """Whatever the engine's threads are at: the exit code is that of a stop, not of a crash."""
-    draw = random.Random(11)
+    draw, half = random.Random(11), outputs(place / "whole.work") // 2
     for name in ("stopped", "again", "third", "fourth"):
         process = start(place, "data", "refine", "raw", "--out", name, *SMALL)
-        while not (place / f"{name}.work" / "shards").exists():
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0, 0.4))
+        read_until(process, "reading raw")
+        wait_for_outputs(process, place / f"{name}.work", draw.randint(0, half))
         process.send_signal(signal.SIGINT)
         _, told = process.communicate()
         assert process.returncode == 130 and "the same command goes on" in told
@@ -96,12 +109,15 @@ def test_ray_and_other_widths_give_the_same_bytes(place: Path) -> None:
 
 def test_two_at_once_in_one_work_folder_are_refused(place: Path) -> None:
     first = start(place, "data", "refine", "raw", "--out", "twice", *SMALL)
-    while not (place / "twice.work" / ".lock").exists():
-        time.sleep(0.01)
-    message = refused(place, "data", "refine", "raw", "--out", "twice", *SMALL)
+    read_until(first, "reading raw")
+    with standing_still(first):
+        again = ["data", "refine", "raw", "--out", "twice", *SMALL]
+        # What changes below it is the work of the workers, which go on.
+        message = refused(place, *again, changes=True)
     assert "in use by another process" in message
-    first.communicate()
-    assert first.returncode == 0
+    _, told = first.communicate()
+    assert first.returncode == 0, told
+    assert contents(place / "twice") == contents(place / "whole")
 
 
 def test_the_quarantine_is_read_again_where_the_cause_is_gone(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ OPERATIONS = 20
 """Of a save, the flushes and the removal of an old one among them."""
 MICRO_BATCHES = 11
 """Of the steps in which an attempt is killed; two are a step."""
+SECOND_SAVE = 4 * PROGRESS - 1
+"""The last micro-batch before an attempt's second checkpoint."""
 FILE_EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
 
 
@@ -191,7 +193,8 @@ def killed_attempt(folder: Path, trained: str, place: str, after: int, backgroun
             stage = replace(stage, feed=WatchedFeed(stage.feed, after, die))
         else:
             tell = WatchedFeed(stage.feed, after, lambda: os.write(writing, b"."))
-            stage = replace(stage, feed=tell)
+            # Where the kill is slow to come, it does not find a run that has ended.
+            stage = replace(stage, feed=WatchedFeed(tell, SECOND_SAVE, signal.pause))
         workshop_of(folder, trained).run("killed", stage)
 
     child = fork(work)

@@ -49,6 +49,9 @@ from indexlm.train.objectives.language import language_loss
 from indexlm.train.objectives.preference import PairFeed, PreferenceLoss, reference_logprobs
 from indexlm.train.watch import Activations
 
+PATIENCE = 1200.0
+"""Seconds after which all jobs of a program together are taken to hang."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -351,7 +354,7 @@ def finished(command: Sequence[str]) -> tuple[int, str]:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
         try:
-            out, _ = process.communicate(timeout=240)
+            out, _ = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             # torchrun ends its processes, which are in sessions of their own.
             process.terminate()

@@ -20,10 +20,11 @@ from indexlm.train import checkpoint
 
 STOPS = 20
 SUMS = [{"query": f"{n} 加一等于几？", "response": f"{n + 1}。"} for n in range(60)]
-# About 30 rows: 200 steps of a few milliseconds.
+# About 30 rows: 600 steps of a few milliseconds. A stop takes as many steps as are made before the
+# signal comes, on a loaded machine more than the four that are waited for.
 TUNE = [
     *("finetune", "model", "--data", "sums.jsonl", "threads=1", "lora.rank=4"),
-    *("sft.batch=4", "sft.micro_batch=2", "sft.epochs=27", "sft.save_every=20"),
+    *("sft.batch=4", "sft.micro_batch=2", "sft.epochs=81", "sft.save_every=20"),
 ]
 
 
