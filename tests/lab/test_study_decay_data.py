@@ -1,7 +1,7 @@
 """The four arms of the report differ in schedule and data alone; verdicts follow the numbers."""
 
 import pytest
-from made_results import plain, results_of, texts_of, verdicts
+from lab_results import plain, results_of, texts_of, verdicts
 
 from indexlm.lab.arms import TextData
 from indexlm.lab.studies import schedules

@@ -1,7 +1,7 @@
 """Own and written refusals from one SFT model, over learning rates; what is compared at which."""
 
 import pytest
-from made_results import Score, plain, results_of, texts_of, verdicts
+from lab_results import Score, plain, results_of, texts_of, verdicts
 
 from indexlm.lab import family
 from indexlm.lab.arms import PreferenceData

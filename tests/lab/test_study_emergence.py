@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_results import results_of, verdicts
+from lab_results import results_of, verdicts
 
 from indexlm.lab.arms import Result
 from indexlm.lab.jumps import (

@@ -1,7 +1,7 @@
 """Forks of one trunk that differ in the share of instruction data alone."""
 
 import pytest
-from made_results import plain, results_of, texts_of, verdicts
+from lab_results import plain, results_of, texts_of, verdicts
 
 from indexlm.lab.arms import TextData
 from indexlm.lab.studies.pure_boost import BOOST, PURE, SHARES, STUDY, aged, arms

@@ -1,7 +1,7 @@
 """The report's three rows and the fourth that tells its two changes apart."""
 
 import pytest
-from made_results import plain, results_of, texts_of, verdicts
+from lab_results import plain, results_of, texts_of, verdicts
 
 from indexlm.lab import family
 from indexlm.lab.arms import ChatData
