@@ -10,7 +10,8 @@ from indexlm.model import costs, lora
 from indexlm.model.config import LoraConfig, ModelConfig
 from indexlm.model.transformer import Block, Transformer
 
-ROWS, LENGTH = 2, 24
+ROWS, LENGTH = 2, 136
+"""Rows longer than one block of queries: for those attention has a kernel of its own."""
 SHAPES = {
     "deep": ModelConfig(
         vocab_size=96, hidden=32, layers=5, heads=4, kv_heads=4, ffn=92, context=LENGTH

@@ -134,8 +134,8 @@ def activation_bytes(
 
     `checkpointed` is what is left when each block keeps its input only and is computed again in
     the backward pass (Chen et al. 2016): the inputs of all blocks and the inside of one.
-    `fused` is attention by torch's own kernel, as on a GPU. It keeps its log-sums too, and
-    reads a mask of T numbers for each token that all layers share.
+    `fused` is attention by torch's own kernel, as on a GPU and for rows of up to 128 tokens. It
+    keeps its log-sums too, and reads a mask of T numbers for each token that all layers share.
     """
     blocks = 1 if checkpointed else model.layers
     # x and x / rms * gain, twice.
