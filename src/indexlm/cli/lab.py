@@ -52,7 +52,7 @@ def lab_run(
     preset: Annotated[
         Preset,
         typer.Option(
-            help="quick: all ten studies in minutes; full: more seeds and finer lists, within an "
+            help="quick: all ten studies in minutes; full: more seeds and finer lists, made for an "
             "hour on two cores; gpu: models of 10M parameters and more, on one GPU"
         ),
     ] = Preset.QUICK,
