@@ -141,13 +141,12 @@ def test_instruction_data_are_about_the_trained_half_and_right() -> None:
     assert 0.1 < letters / len(questions) < 0.35
 
 
-@pytest.mark.parametrize("hops", [2, 3])
-def test_chains_are_right_and_of_the_trained_pairs(hops: int) -> None:
-    facts = {fact for words in sentences(f"hops-{hops}", 800) if (fact := stated(words))}
+def test_chains_are_right_and_of_the_trained_pairs() -> None:
+    facts = {fact for words in sentences("hops-2", 800) if (fact := stated(words))}
     assert len(facts) == 128
     for entity, relation, value in facts:
-        assert WORLD.answer(entity, relation, hops) == value
-        assert WORLD.is_trained(entity, relation, hops)
+        assert WORLD.answer(entity, relation, 2) == value
+        assert WORLD.is_trained(entity, relation, 2)
 
 
 def test_an_unknown_kind_is_refused_with_those_that_there_are() -> None:

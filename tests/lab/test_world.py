@@ -157,11 +157,10 @@ def test_a_chain_is_a_fact_of_the_friend() -> None:
         friend = int(WORLD.friend_E[entity])
         for relation in range(4):
             assert WORLD.answer(entity, relation, 2) == WORLD.answer(friend, relation)
-            assert WORLD.answer(entity, relation, 3) == WORLD.answer(friend, relation, 2)
 
 
 def test_half_of_what_can_be_asked_is_held_out() -> None:
-    for hops in (1, 2, 3):
+    for hops in (1, 2):
         trained = [WORLD.is_trained(e, r, hops) for e in range(64) for r in range(4)]
         assert sum(trained) == 128
     # Every link and every fact is also part of a longer question that is trained on.

@@ -7,7 +7,7 @@
 | `noise` | words by Zipf's law, each likely followed by one of four | text without facts |
 | `instr` | a question and its answer or its letter, about the trained half | instruction data |
 | `links` | who is whose friend | |
-| `hops-2`, `hops-3` | a fact of a friend, or of a friend's friend, of the trained pairs | |
+| `hops-2` | a fact of a friend, of the trained pairs | |
 """
 
 from bisect import bisect
@@ -22,7 +22,7 @@ from indexlm.lab.words import FRAMES, LANGUAGES, Language
 from indexlm.lab.world import OPTIONS, World
 from indexlm.tokens.tokenizer import EOS
 
-KINDS = ("hq", "web", "noise", "instr", "links", "hops-2", "hops-3")
+KINDS = ("hq", "web", "noise", "instr", "links", "hops-2")
 
 ROWS = 64
 """Rows drawn from one generator, whose making costs as much as a row."""
@@ -71,8 +71,7 @@ class WorldSource:
             "noise": self._senseless,
             "instr": self._instruction,
             "links": self._link,
-            "hops-2": lambda draws, language: self._chain(draws, language, 2),
-            "hops-3": lambda draws, language: self._chain(draws, language, 3),
+            "hops-2": self._chain,
         }[kind]
         # A property of the world: the same in every arm.
         noise = np.random.default_rng((world.config.seed, 1))
@@ -147,8 +146,8 @@ class WorldSource:
         friend = self.world.entity_ids[self.world.friend_E[entity]]
         return self.world.filled(self.world.link(language), entity, friend)
 
-    def _chain(self, draws: Draws, language: Language, hops: int) -> list[int]:
-        world = self.world
+    def _chain(self, draws: Draws, language: Language) -> list[int]:
+        world, hops = self.world, 2
         entity, relation = draws.below(world.config.entities), draws.below(world.config.relations)
         while not world.is_trained(entity, relation, hops):
             entity, relation = (
@@ -156,7 +155,7 @@ class WorldSource:
                 draws.below(world.config.relations),
             )
         value = world.value_ids[language][relation][world.answer(entity, relation, hops)]
-        return world.filled(world.chained(language, relation, hops), entity, value)
+        return world.filled(world.chained(language, relation), entity, value)
 
     def _stated(
         self, draws: Draws, language: Language, entity: int, relation: int, value: int

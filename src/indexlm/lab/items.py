@@ -5,7 +5,7 @@
 | `cloze` | a statement up to its value | values of the same relation and language |
 | `qa` | a question, as `instr` documents have it | the same |
 | `letters` | a question with four options | the letters |
-| `hops-2`, `hops-3` | a statement about a friend's friend | values |
+| `hops-2` | a statement about a friend | values |
 | `chat` | what a person says to a chat model | values |
 
 The candidates of an item are one token each, so one pass over its prompt scores them all: what is
@@ -31,8 +31,8 @@ from indexlm.model.transformer import Transformer
 from indexlm.tokens.tokenizer import ASSISTANT, EOS, USER
 from indexlm.train.objectives.language import language_loss
 
-ItemKind = Literal["cloze", "qa", "letters", "hops-2", "hops-3", "chat"]
-KINDS: tuple[ItemKind, ...] = ("cloze", "qa", "letters", "hops-2", "hops-3", "chat")
+ItemKind = Literal["cloze", "qa", "letters", "hops-2", "chat"]
+KINDS: tuple[ItemKind, ...] = ("cloze", "qa", "letters", "hops-2", "chat")
 Half = Literal["trained", "held-out"]
 HALVES: tuple[Half, Half] = ("trained", "held-out")
 
@@ -157,7 +157,7 @@ def _facts(world: World, kind: ItemKind, half: Half) -> Iterator[tuple[Language,
 
 
 def _hops(kind: ItemKind) -> int:
-    return int(kind.removeprefix("hops-")) if kind.startswith("hops-") else 1
+    return 2 if kind == "hops-2" else 1
 
 
 def _prompt(
@@ -179,7 +179,7 @@ def _prompt(
     elif kind == "letters":
         template = world.choice(language, relation)
     else:
-        template = world.chained(language, relation, _hops(kind))
+        template = world.chained(language, relation)
     return (EOS, *world.filled(before_value(template), entity, 0, options))
 
 

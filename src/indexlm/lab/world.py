@@ -101,9 +101,9 @@ class World:
         return range(self.config.entities // 2, self.config.entities)
 
     def is_trained(self, entity: int, relation: int, hops: int) -> bool:
-        """Whether a question of `hops` facts in a row, about this entity, may be trained on.
+        """Whether a question of `hops` facts in a row, 1 or 2, may be trained on.
 
-        One fact: of the trained half. Several: half of the pairs of entity and relation, in a
+        One fact: of the trained half. Two: half of the pairs of entity and relation, in a
         checkerboard, so that the chain from every entity is also trained with other relations; the
         fact at the end of a held-out chain is seen by itself alone.
         """
@@ -112,8 +112,8 @@ class World:
         return (entity + relation + hops) % 2 == 0
 
     def answer(self, entity: int, relation: int, hops: int = 1) -> int:
-        """Value at the end of `hops` - 1 friends and one relation."""
-        for _ in range(hops - 1):
+        """Of an entity (`hops` 1), or of its friend (2)."""
+        if hops == 2:
             entity = int(self.friend_E[entity])
         return int(self.facts_ER[entity, relation])
 
@@ -130,14 +130,14 @@ class World:
     def link(self, language: Language) -> Template:
         return self._template(w.LINKS[language])
 
-    def chained(self, language: Language, relation: int, hops: int) -> Template:
-        """A statement about the friend, or the friend's friend, of an entity."""
-        steps = " ".join([w.STEPS[language]] * (hops - 1))
+    def chained(self, language: Language, relation: int) -> Template:
+        """A statement about the friend of an entity."""
+        step = w.STEPS[language]
         # English goes to the friend before the name, Chinese after it.
         frame, gap = (
-            (w.FRAMES["en"][1], f"{steps} {{E}}")
+            (w.FRAMES["en"][1], f"{step} {{E}}")
             if language == "en"
-            else (w.FRAMES["zh"][0], f"{{E}} {steps}")
+            else (w.FRAMES["zh"][0], f"{{E}} {step}")
         )
         return self._template(frame.replace("{E}", gap), w.KEYWORDS[language][relation])
 
