@@ -9,6 +9,7 @@ from indexlm.lab.corpus import WorldSource
 from indexlm.lab.items import (
     HALVES,
     KINDS,
+    Half,
     ItemKind,
     evaluation,
     items,
@@ -114,6 +115,22 @@ def test_a_model_that_tells_nothing_apart_scores_nothing() -> None:
 def test_a_model_that_was_not_trained_guesses(model: Transformer) -> None:
     found = score(model, items(WORLD, "cloze", "held-out", 256)).summary("cloze")
     assert 0.15 < found["cloze/accuracy"] < 0.35
+
+
+@pytest.mark.parametrize("kind", ["cloze", "qa", "hops-2", "chat"])
+@pytest.mark.parametrize("half", HALVES)
+def test_the_most_frequent_value_is_right_in_30_to_34_percent(kind: ItemKind, half: Half) -> None:
+    some = items(WORLD, kind, half, 256)
+    count = {
+        word: np.count_nonzero(WORLD.facts_ER[:, relation] == value)
+        for of in WORLD.value_ids.values()
+        for relation, words in enumerate(of)
+        for value, word in enumerate(words)
+    }
+    count_NO = np.vectorize(count.__getitem__)(some.candidates_NO)
+    named_NO = count_NO == count_NO.max(1, keepdims=True)
+    right_N = named_NO[np.arange(256), some.right_N] / named_NO.sum(1)
+    assert 0.295 < right_N.mean() < 0.345
 
 
 def test_the_loss_of_a_text_is_that_of_training(model: Transformer) -> None:

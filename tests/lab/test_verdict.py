@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexlm.lab.intervals import sign_interval, t_interval
-from indexlm.lab.verdict import WORDS, Claim, Said, amount, judge, sentence
+from indexlm.lab.verdict import WORDS, Claim, Said, amount, judge, sentence, signed
 
 CLAIM = Claim(
     metric=Said("accuracy", "准确率"),
@@ -38,6 +38,8 @@ def moved(by: float, spread: float = 1.0) -> dict[int, float | None]:
         ("higher", -0.1, 1, "opposite"),
         ("higher", 0.0, 1, "no difference"),
         ("higher", 0.01, 1, "no difference"),  # real, but not worth the name
+        ("higher", 0.015, 3, "inconclusive"),  # there, but it may well be too small to count
+        ("higher", -0.015, 3, "inconclusive"),
         ("higher", 0.05, 30, "inconclusive"),
         ("lower", -0.1, 1, "reproduced"),
         ("lower", 0.1, 1, "opposite"),
@@ -233,6 +235,7 @@ def test_a_sentence_is_whole_in_both_languages() -> None:
         ("higher", 0.1, 1, ", all on the claimed side of zero)"),
         ("higher", -0.1, 1, ", all on the other side of zero)"),
         ("higher", 0.0, 1, ", all inside the margin)"),
+        ("higher", 0.015, 3, ", all on one side of zero, but its middle is inside the margin)"),
         ("higher", 0.05, 30, ", which leaves more than one answer open)"),
         ("same", 0.0, 1, ", all inside the margin)"),
         ("same", 0.1, 1, ", all beyond the margin)"),
@@ -244,6 +247,11 @@ def test_the_sentence_says_where_the_interval_lies(
     assert where in sentence(
         judge(replace(CLAIM, direction=direction), moved(by, spread), CONTROL), "en"
     )
+
+
+def test_a_number_has_three_digits_and_no_exponent() -> None:
+    values = (-3.84e-05, 1234.5, 0.0, 12.0, math.inf)
+    assert [*map(signed, values)] == ["-0.0000384", "+1230", "+0", "+12", "+∞"]
 
 
 def test_one_of_a_unit_is_one() -> None:

@@ -18,8 +18,8 @@ MEANINGS = {
         "letters：列出四个选项，由模型给出字母",
     ),
     "hops-": Said(
-        "hops: a fact of somebody's friend, or of a friend's friend",
-        "hops：朋友的、或朋友的朋友的事实",
+        "hops: a fact of somebody's friend",
+        "hops：朋友的事实",
     ),
     "chat/": Said(
         "chat: what a person asks a chat model, four values to choose from",

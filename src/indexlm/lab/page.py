@@ -23,7 +23,7 @@ from indexlm.lab.pieces import (
     verdict_word,
     wide,
 )
-from indexlm.lab.verdict import amount
+from indexlm.lab.verdict import amount, signed
 from indexlm.records import clock
 from indexlm.report.markup import (
     Html,
@@ -187,7 +187,8 @@ def _claim_row(place: int, claim: Plain) -> list[Html | str]:
     interval, ends = claim["interval"], Html("–")
     centre = "–"
     if interval is not None:
-        centre, low, high = map(_signed, interval)
+        # An infinite one is a string in a result.
+        centre, low, high = (signed(float(value)) for value in interval)
         kind = Html("") if claim["interval_by"] == "t" else element("small", MEDIAN)
         ends = join(element("span", f"[{low}, {high}]", class_="unbroken"), kind)
     whose = claimed_by(claim)
@@ -213,13 +214,6 @@ def _claim_row(place: int, claim: Plain) -> list[Html | str]:
 def _sides(claim: Plain) -> Html:
     treatment, control = unended(claim["treatment"]), unended(claim["control"])
     return same_or_both(f"{treatment[0]} − {control[0]}", f"{treatment[1]} − {control[1]}")
-
-
-def _signed(value: float | str) -> str:
-    """`inf` is a string in a result."""
-    if isinstance(value, str):
-        return "+∞" if value == "inf" else "-∞"
-    return f"{value:+.3g}"
 
 
 def _limits(found: Outcome) -> Html:

@@ -35,23 +35,25 @@ READING = (
 )
 MEANINGS: dict[Word, Said] = {
     "reproduced": Said(
-        "found as claimed: all of the interval lies on the claimed side of zero; where likeness is "
-        "claimed, inside the margin",
-        "与所称一致：区间全在零点的所称一侧；若所称为相近，则全在容差之内",
+        "found as claimed: all of the interval lies on the claimed side of zero, and its mean "
+        "beyond the margin; where likeness is claimed, all of it inside the margin",
+        "与所称一致：区间全在零点的所称一侧，且均值超出容差；若所称为相近，则区间全在容差之内",
     ),
     "opposite": Said(
-        "found the other way round: all of it lies on the other side of zero; where likeness is "
-        "claimed, beyond the margin",
-        "与所称相反：区间全在零点的另一侧；若所称为相近，则全在容差之外",
+        "found the other way round: all of it lies on the other side of zero, and its mean beyond "
+        "the margin; where likeness is claimed, all of it beyond the margin",
+        "与所称相反：区间全在零点的另一侧，且均值超出容差；若所称为相近，则区间全在容差之外",
     ),
     "no difference": Said(
         "a difference was claimed, and all of the interval lies inside the margin",
         "所称有差别，而区间全在容差之内",
     ),
     "inconclusive": Said(
-        "neither yes nor no: the interval is too wide, there are fewer than three seeds, or all "
-        "arms are where the metric tells nothing apart (all guess, or all know everything)",
-        "不能说是，也不能说否：区间太宽，或不足三个种子，或各组都处于指标无法分辨之处"
+        "neither yes nor no: the interval reaches beyond the margin and its mean does not, or it "
+        "holds zero; there are fewer than three seeds; or all arms are where the metric tells "
+        "nothing apart (all guess, or all know everything)",
+        "不能说是，也不能说否：区间超出容差而均值没有，或区间含零点；或不足三个种子；或各组都处于指"
+        "标无法分辨之处"
         "（全在猜测，或全部答对）",
     ),
 }

@@ -38,6 +38,11 @@ SEEDS: Mapping[PresetName, int] = {"quick": 3, "full": 6, "gpu": 3}
 
 LOSS, CLOZE = "loss/hq", "cloze/held-out/accuracy"
 
+PLAIN, NORM_HEAD = Said("the plain head", "普通输出头"), Said("the Norm-Head", "Norm-Head")
+RATE = Said("peak learning rate", "峰值学习率")
+LOSS_SAID = Said("loss on curated text, nats", "精选文本损失（奈特）")
+RIGHT = Said("facts completed rightly, %", "事实补全正确率（%）")
+
 
 @dataclass(frozen=True)
 class Head:

@@ -7,14 +7,15 @@ the 95% interval decides:
 | interval of the difference | where a direction is claimed | where none is claimed |
 |---|---|---|
 | inside the margin | `no difference` | `reproduced` |
-| beyond 0 on the claimed side | `reproduced` | |
-| beyond 0 on the other side | `opposite` | |
+| beyond 0 on the claimed side, its centre beyond the margin | `reproduced` | |
+| beyond 0 on the other side, its centre beyond the margin | `opposite` | |
 | beyond the margin on either side | | `opposite` |
 | else | `inconclusive` | `inconclusive` |
 
 Inside the margin is looked at first: two one-sided tests (Schuirmann 1987), each at 2.5%, so that
 the interval which a page shows decides everything. With no effect at all a direction is called
-`reproduced` in at most 2.5% of the cases.
+`reproduced` in at most 2.5% of the cases. A difference that is surely there and probably smaller
+than what counts as none is no finding either way.
 
 A diverged arm is never left out: those that survive are not those that were drawn. It counts as the
 worst value there is, a pair of which both diverged as a tie. Means of such values say nothing, so
@@ -31,6 +32,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from indexlm.lab.intervals import Interval, sign_interval, t_interval
 
@@ -162,6 +165,8 @@ def _word(claim: Claim, interval: Interval, any_diverged: bool) -> Word:
         return "no difference"
     sign = 1 if claim.direction == "higher" else -1
     nearest, farthest = sorted((sign * interval.low, sign * interval.high))
+    if abs(interval.centre) < claim.margin:
+        return "inconclusive"
     if nearest > 0:
         return "reproduced"
     return "opposite" if farthest < 0 else "inconclusive"
@@ -193,6 +198,10 @@ CLAIMED_SIDE = Said(", all on the claimed side of zero", "，全在零点的所�
 OTHER_SIDE = Said(", all on the other side of zero", "，全在零点的另一侧")
 INSIDE = Said(", all inside the margin", "，全在容差之内")
 BEYOND = Said(", all beyond the margin", "，全在容差之外")
+SMALL = Said(
+    ", all on one side of zero, but its middle is inside the margin",
+    "，全在零点一侧，但中心在容差之内",
+)
 OPEN = Said(", which leaves more than one answer open", "，不足以分辨")
 INSIDE_BUT = Said(
     ", inside the margin; but arms of which one diverged are not alike",
@@ -240,7 +249,10 @@ def _why(verdict: Verdict) -> Said:
         case "no difference":
             return INSIDE
         case "inconclusive":
-            return INSIDE_BUT if verdict.interval.within(verdict.claim.margin) else OPEN
+            if verdict.interval.within(verdict.claim.margin):
+                return INSIDE_BUT
+            one_side = verdict.interval.low > 0 or verdict.interval.high < 0
+            return SMALL if one_side and not same else OPEN
 
 
 def sentence(verdict: Verdict, language: Literal["en", "zh"]) -> str:
@@ -255,7 +267,7 @@ def sentence(verdict: Verdict, language: Literal["en", "zh"]) -> str:
     parts = []
     if verdict.interval is not None:
         gaps["kind"] = getattr(KINDS[verdict.by_signs], language)
-        gaps |= {name: _shown(value) for name, value in verdict.interval._asdict().items()}
+        gaps |= {name: signed(value) for name, value in verdict.interval._asdict().items()}
         parts.append(FOUND)
     parts += [CLAIMED[claim.direction], MARGIN]
     parts += [DIVERGED] if verdict.by_signs else []
@@ -266,8 +278,11 @@ def sentence(verdict: Verdict, language: Literal["en", "zh"]) -> str:
     return whole if language == "en" else _BORDER.sub(" ", whole)
 
 
-def _shown(value: float) -> str:
-    return f"{value:+.3g}" if math.isfinite(value) else ("+∞" if value > 0 else "-∞")
+def signed(value: float) -> str:
+    """Three digits and a sign, without an exponent."""
+    if not math.isfinite(value):
+        return "+∞" if value > 0 else "-∞"
+    return np.format_float_positional(float(f"{value:.3g}"), trim="-", sign=True)
 
 
 def _plain(value: float) -> float | str:

@@ -8,6 +8,8 @@ from indexlm.lab.arms import Arm, Result, TextData, TextPhase
 from indexlm.lab.drawing import (
     GUESSING,
     NATS,
+    OF_FACTS,
+    PERCENT_RIGHT,
     POINTS,
     RESOLVED,
     STEPS,
@@ -96,8 +98,6 @@ NAMES = {
     HIGH + CURATED: Said("cosine to 55% + curated", "余弦降至 55% + 精选"),
 }
 
-SCORE = Said("facts completed rightly", "事实补全正确率")
-
 
 def _claimed(
     name: Said,
@@ -107,7 +107,7 @@ def _claimed(
     claimant: Said = REPORT,
 ) -> Declared:
     claim = Claim(
-        SCORE,
+        OF_FACTS,
         NAMES[treatment],
         NAMES[control],
         direction,
@@ -181,7 +181,7 @@ def _bars(results: Results) -> Sequence[Figure]:
                 "are means, dots are seeds, the dashed line is guessing.",
                 "报告的四组与三组对照，训练终点。柱为均值，点为各种子，虚线为随机猜测。",
             ),
-            [Panel(SCORE, arm, Said("right, %", "正确率 %"), right, chance=GUESSING, ticks=ticks)],
+            [Panel(OF_FACTS, arm, PERCENT_RIGHT, right, chance=GUESSING, ticks=ticks)],
         ),
         Figure(
             Said(
@@ -220,7 +220,7 @@ def _over_steps(results: Results) -> Figure:
             "加入精选数据的末段。细线为单个种子。",
         ),
         [
-            panel(SCORE, Said("right, %", "正确率 %"), FACTS, 100),
+            panel(OF_FACTS, PERCENT_RIGHT, FACTS, 100),
             panel(Said("loss on curated text", "精选文本损失"), Said("nats", "奈特"), CLEAN, 1),
         ],
     )

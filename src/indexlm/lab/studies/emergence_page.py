@@ -4,7 +4,17 @@ from collections.abc import Mapping, Sequence
 
 from indexlm.evals.emergence import Jump, compare_jumps
 from indexlm.lab.arms import Result
-from indexlm.lab.drawing import GUESSING, TOKENS, Column, curve, number, percent, scored, table
+from indexlm.lab.drawing import (
+    GUESSING,
+    PERCENT_RIGHT,
+    TOKENS,
+    Column,
+    curve,
+    number,
+    percent,
+    scored,
+    table,
+)
 from indexlm.lab.jumps import (
     REPORT_CURVE,
     curve_of,
@@ -93,7 +103,7 @@ def _scores(results: Results) -> Figure:
             Panel(
                 Said("accuracy", "正确率"),
                 TOKENS,
-                Said("right, %", "正确率 %"),
+                PERCENT_RIGHT,
                 of("accuracy", 100),
                 chance=GUESSING,
             ),
@@ -172,7 +182,7 @@ def _other_arms(results: Results, there: Mapping[str, Said]) -> Figure:
             panel(
                 "accuracy",
                 Said("questions, accuracy", "问答，正确率"),
-                Said("right, %", "正确率 %"),
+                PERCENT_RIGHT,
                 100,
                 GUESSING,
             ),

@@ -9,7 +9,7 @@ from indexlm.lab.arms import Arm, Result
 from indexlm.lab.drawing import TOKENS, Column, Point, against, curve, number, table
 from indexlm.lab.on_text import CREDITS_ROWS
 from indexlm.lab.study import Declared, Figure, Panel, PresetName, Results, Study, Table, Values
-from indexlm.lab.sweep import LOSS, SAID, SEEDS, at, at_rates, by_step, swept
+from indexlm.lab.sweep import LOSS, NORM_HEAD, PLAIN, SAID, SEEDS, at, at_rates, by_step, swept
 from indexlm.lab.verdict import Claim, Said
 
 SHOWN = ("plain", "plain, scaled", "norm-head", "norm-head, detached")
@@ -126,7 +126,6 @@ def _parts(
 
 
 HEAD = Said("the plain LM head", "普通输出头")
-PLAIN, NORM_HEAD = Said("the plain head", "普通输出头"), Said("the Norm-Head", "Norm-Head")
 
 CLAIMS = (
     Declared(

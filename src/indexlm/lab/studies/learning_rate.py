@@ -8,6 +8,7 @@ from indexlm.lab.arms import Arm
 from indexlm.lab.drawing import (
     GUESSING,
     NATS,
+    OF_CURATED,
     POINTS,
     RESOLVED,
     TOKENS,
@@ -36,7 +37,10 @@ from indexlm.lab.sweep import (
     CLOZE,
     FIRST_RATE,
     LOSS,
+    LOSS_SAID,
+    RATE,
     RATIO,
+    RIGHT,
     SAID,
     SEEDS,
     at_rates,
@@ -55,11 +59,6 @@ HEADS = ("norm-head", "plain")
 LOSS_MARGIN, POINTS_MARGIN = 0.02, 2.0
 """Nats: 1 to 2% of the loss of a model that has learned; the report, which gives no numbers, says
 "markedly". Percent: 5 of 256 items."""
-
-RATE = Said("peak learning rate", "峰值学习率")
-LOSS_SAID = Said("loss on curated text, nats", "精选文本损失（奈特）")
-RIGHT = Said("facts completed rightly, %", "事实补全正确率（%）")
-CLEAN = Said("loss on curated text", "精选文本损失")
 
 
 def arms(preset: PresetName, seed: int) -> list[Arm]:
@@ -95,7 +94,7 @@ CLAIMS = (
     Declared(
         Said("the report's pair", "报告的一对学习率"),
         Claim(
-            CLEAN,
+            OF_CURATED,
             Said("5e-4", "5e-4"),
             Said("2e-4", "2e-4"),
             "lower",
@@ -126,7 +125,7 @@ CLAIMS = (
     Declared(
         Said("a pair that ends at the optimum", "以最佳值为较大者的一对"),
         Claim(
-            CLEAN,
+            OF_CURATED,
             Said("the optimum of this size", "本规模的最佳学习率"),
             Said("the rate 2.5 times lower", "其 1/2.5 的学习率"),
             "lower",
@@ -142,7 +141,7 @@ CLAIMS = (
     Declared(
         Said("a pair that begins at the optimum", "以最佳值为较小者的一对"),
         Claim(
-            CLEAN,
+            OF_CURATED,
             Said("a rate 2.5 times the optimum", "最佳学习率的 2.5 倍"),
             Said("the optimum of this size", "本规模的最佳学习率"),
             "lower",

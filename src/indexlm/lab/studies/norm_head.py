@@ -36,7 +36,12 @@ from indexlm.lab.study import (
 from indexlm.lab.sweep import (
     CLOZE,
     LOSS,
+    LOSS_SAID,
     MORE,
+    NORM_HEAD,
+    PLAIN,
+    RATE,
+    RIGHT,
     SAID,
     SEEDS,
     SWEPT,
@@ -56,9 +61,6 @@ score. Percent: 5 of 256 items. Nats: losses at the ends of the list are whole n
 STEADIER = Said("whoever expects a steadier training", "“训练更稳定”之说")
 """Sensitivity is what instability leaves at small scale (Wortsman et al. 2023)."""
 
-RATE = Said("peak learning rate", "峰值学习率")
-LOSS_SAID = Said("loss on curated text, nats", "精选文本损失（奈特）")
-RIGHT = Said("facts completed rightly, %", "事实补全正确率（%）")
 
 AT_BEST = Said(
     "loss on curated text, each at its best learning rate,", "各取最佳学习率时的精选文本损失"
@@ -70,7 +72,6 @@ SPREAD = Said(
     "sensitivity to the learning rate (mean loss over all of them minus the lowest)",
     "学习率敏感度（各学习率的平均损失减去最低损失）",
 )
-NORM_HEAD, PLAIN = Said("the Norm-Head", "Norm-Head"), Said("the plain head", "普通输出头")
 LONG = Said("a plain head of the same logits", "logits 相同的普通输出头")
 SCALED = Said("a plain head of the same logits and rows", "logits 与行长相同的普通输出头")
 

@@ -6,6 +6,7 @@ from indexlm.lab.arms import Arm, Result
 from indexlm.lab.drawing import (
     GUESSING,
     NATS,
+    PERCENT_RIGHT,
     POINTS,
     RESOLVED,
     TOKENS,
@@ -129,7 +130,6 @@ COLUMNS = (
 )
 
 HELD_OUT, TRAINED = Said("held-out entities", "留出实体"), Said("trained entities", "训练实体")
-RIGHT = Said("right, %", "正确率 %")
 
 
 def shown(results: Results) -> Sequence[Figure | Table]:
@@ -163,11 +163,11 @@ def _over_training(results: Results) -> Figure:
             "报告以此方式画出 MMLU：两条分支终点为 43.1 与 50.3。",
         ),
         [
-            panel(HELD_OUT, RIGHT, scored(ASKED, 100), GUESSING),
-            panel(TRAINED, RIGHT, scored(ASKED_TRAINED, 100), GUESSING),
+            panel(HELD_OUT, PERCENT_RIGHT, scored(ASKED, 100), GUESSING),
+            panel(TRAINED, PERCENT_RIGHT, scored(ASKED_TRAINED, 100), GUESSING),
             panel(
                 Said("statements, held-out", "陈述补全（留出实体）"),
-                RIGHT,
+                PERCENT_RIGHT,
                 scored(STATED, 100),
                 GUESSING,
             ),
@@ -204,7 +204,7 @@ def _benchmarks(results: Results) -> Figure:
             Panel(
                 Said("by kind of question", "按题型"),
                 Said("kind of question", "题型"),
-                RIGHT,
+                PERCENT_RIGHT,
                 rising,
                 chance=GUESSING,
                 ticks=[column.head for column in asked],
@@ -268,7 +268,7 @@ def _doses(results: Results) -> Figure:
             Panel(
                 Said("right answers", "正确率"),
                 x,
-                RIGHT,
+                PERCENT_RIGHT,
                 [*questions, *statements],
                 chance=GUESSING,
             ),
@@ -291,7 +291,7 @@ def _ages(results: Results) -> Figure:
             for name, forks in found.items()
             for line in against(results, forks, places, NAMES[name], percent(score))
         ]
-        return Panel(title, x, RIGHT, lines, chance=GUESSING)
+        return Panel(title, x, PERCENT_RIGHT, lines, chance=GUESSING)
 
     return Figure(
         Said(

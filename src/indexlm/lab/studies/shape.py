@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from indexlm.config import ScheduleConfig, TrainConfig
 from indexlm.lab import on_text, reference
 from indexlm.lab.arms import Arm, TextData, Watch
-from indexlm.lab.drawing import NATS, POINTS, RESOLVED, Value, number, percent
+from indexlm.lab.drawing import NATS, OF_CURATED, OF_FACTS, POINTS, RESOLVED, Value, number, percent
 from indexlm.lab.family import size
 from indexlm.lab.items import Half, ItemKind
 from indexlm.lab.studies.shape_page import (
@@ -168,15 +168,13 @@ def at_middle(results: Results, deep: str, value: Value) -> tuple[Values, Values
     return compared(results, deep, f"shallow {widths(results)[MIDDLE]}", value)
 
 
-CLEAN = Said("loss on curated text", "精选文本损失")
-RIGHT = Said("facts completed rightly", "事实补全正确率")
 TWO_FACTS = Said("questions of two facts that were never trained on", "未训练过的两跳问题")
 
 
 def _loss_claim(name: Said, deep: str, control: Said) -> Declared:
     return Declared(
         name,
-        Claim(CLEAN, DEEP, control, "lower", LOSS_MARGIN, "high", NATS),
+        Claim(OF_CURATED, DEEP, control, "lower", LOSS_MARGIN, "high", NATS),
         "deep",
         "shallow",
         made=lambda results: at_middle(results, deep, number(LOSS)),
@@ -186,14 +184,14 @@ def _loss_claim(name: Said, deep: str, control: Said) -> Declared:
 CLAIMS = (
     Declared(
         Said("lower loss at the largest size", "最大规模下损失更低"),
-        Claim(CLEAN, DEEP, SHALLOW, "lower", LOSS_MARGIN, "high", NATS),
+        Claim(OF_CURATED, DEEP, SHALLOW, "lower", LOSS_MARGIN, "high", NATS),
         "deep",
         "shallow",
         made=lambda results: at_largest(results, number(LOSS)),
     ),
     Declared(
         Said("more facts at the largest size", "最大规模下事实更多"),
-        Claim(RIGHT, DEEP, SHALLOW, "higher", POINTS_MARGIN, "low", POINTS, RESOLVED),
+        Claim(OF_FACTS, DEEP, SHALLOW, "higher", POINTS_MARGIN, "low", POINTS, RESOLVED),
         "deep",
         "shallow",
         made=lambda results: at_largest(results, percent(CLOZE)),
