@@ -4,8 +4,9 @@
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from indexlm.config import OptimiserConfig, ScheduleConfig
 from indexlm.lab.arms import Arm, Watch
@@ -18,7 +19,9 @@ from indexlm.lab.world import WorldConfig
 SMALL = WorldConfig(entities=16, noise_words=16)
 STEPS = {"quick": 12, "full": 24, "gpu": 24}
 LOSS = Said("loss on curated text", "精选文本上的损失")
-FEW_SEEDS = {"quick": 3, "full": 4}
+Direction = Literal["higher", "lower", "same"]
+
+FEW_SEEDS: Mapping[PresetName, int] = {"quick": 3, "full": 4}
 
 
 def arm(preset: PresetName, seed: int, name: str, lr: float, *, norm_head: bool = True) -> Arm:
@@ -42,11 +45,11 @@ def heads(preset: PresetName, seed: int) -> Sequence[Arm]:
     return [arm(preset, seed, "Norm-Head", 1e-2), plain]
 
 
-def claim(treatment: Said, control: Said, direction: str) -> Claim:
-    return Claim(LOSS, treatment, control, direction, 0.01, "high", Said(" nats", " 奈特"))  # type: ignore[arg-type]
+def claim(treatment: Said, control: Said, direction: Direction) -> Claim:
+    return Claim(LOSS, treatment, control, direction, 0.01, "high", Said(" nats", " 奈特"))
 
 
-def declared(name: Said, treatment: str, control: str, direction: str) -> Declared:
+def declared(name: Said, treatment: str, control: str, direction: Direction) -> Declared:
     sides = Said(treatment, treatment), Said(control, control)
     return Declared(
         name, claim(*sides, direction), treatment, control, lambda result: result.value("loss/hq")
@@ -75,7 +78,12 @@ def shown(results: Results) -> Sequence[Figure | Table]:
     return [Figure(caption, [curves, ends]), Table(Said("Seeds.", "种子数。"), head, rows)]
 
 
-def small(name: str, title: Said, arms: object, claims: Sequence[Declared]) -> Study:
+def small(
+    name: str,
+    title: Said,
+    arms: Callable[[PresetName, int], Sequence[Arm]],
+    claims: Sequence[Declared],
+) -> Study:
     return Study(
         name=name,
         title=title,
@@ -83,10 +91,10 @@ def small(name: str, title: Said, arms: object, claims: Sequence[Declared]) -> S
         report=Said("It does: 5e-4 beats 2e-4 <markedly>.", "是的：5e-4 明显优于 2e-4。"),
         design=Said("Twelve steps of both.", "各十二步。"),
         limits=Said("Twelve steps are few.", "步数很少。"),
-        arms=arms,  # type: ignore[arg-type]
+        arms=arms,
         claims=claims,
         shown=shown,
-        seeds=FEW_SEEDS,  # type: ignore[arg-type]
+        seeds=FEW_SEEDS,
     )
 
 

@@ -12,7 +12,7 @@ from indexlm.feed.loader import Feed
 from indexlm.feed.mixture import Mixture, Phase
 from indexlm.feed.packing import Row, Segment
 from indexlm.lab.corpus import KINDS, ROWS, Draws, WorldSource, drawn_options
-from indexlm.lab.words import VALUES
+from indexlm.lab.words import LANGUAGES, VALUES
 from indexlm.lab.world import World, WorldConfig
 from indexlm.tokens.tokenizer import EOS
 
@@ -56,8 +56,8 @@ def sentences(kind: str, rows: int, world: World = WORLD) -> list[list[str]]:
 def stated(words: list[str], world: World = WORLD) -> tuple[int, int, int] | None:
     """(entity, relation, value) of a sentence that ends in one."""
     names_of = NAMES if world is WORLD else names(world)
-    for language in ("en", "zh"):
-        for relation, values in enumerate(VALUES[language]):  # type: ignore[index]
+    for language in LANGUAGES:
+        for relation, values in enumerate(VALUES[language]):
             found = [word for word in words if word in names_of]
             if words[-1] in values and found:
                 return names_of[found[-1]], relation, values.index(words[-1])

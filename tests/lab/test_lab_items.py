@@ -35,9 +35,9 @@ def model() -> Transformer:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("half", HALVES)
 def test_every_item_has_four_different_candidates_and_one_is_right(
-    kind: ItemKind, half: str
+    kind: ItemKind, half: Half
 ) -> None:
-    some = items(WORLD, kind, half, 10_000)  # type: ignore[arg-type]
+    some = items(WORLD, kind, half, 10_000)
     assert len(some.prompts) == 256
     for candidates in some.candidates_NO:
         assert len(set(candidates.tolist())) == 4

@@ -11,6 +11,7 @@ from indexlm.config import OptimiserConfig, ScheduleConfig
 from indexlm.errors import DamagedError
 from indexlm.lab.arms import ChatData, PreferenceData, Result, TextData, TextPhase, Watch
 from indexlm.lab.corpus import WorldSource
+from indexlm.lab.dialogues import Group
 from indexlm.lab.feeds import objective_and_feed
 from indexlm.lab.reference import shape, text, training
 from indexlm.lab.running import can_fork, divergence, forget, result_of, run
@@ -156,8 +157,8 @@ def test_answers_and_pairs_are_trained_on_a_base(tmp_path: Path) -> None:
     base = arm(train=wsd(12))
     watch = Watch(sets=(("chat", "held-out"),), items=16, rows=4, refusals=8)
     chat = arm(name="chat", trunk=base, data=ChatData(answers=64, response_share=0.6), watch=watch)
-    groups = ("fact", "own refusal")
-    pairs = PreferenceData(groups=groups, pairs=16)  # type: ignore[arg-type]
+    groups: tuple[Group, ...] = ("fact", "own refusal")
+    pairs = PreferenceData(groups=groups, pairs=16)
     better = arm(name="dpo", trunk=chat, keep_optimiser=False, data=pairs, watch=watch)
     run(base, tmp_path, CPU)
     answered = run(chat, tmp_path, CPU)

@@ -17,12 +17,12 @@ from indexlm.lab.studies.schedules import (
     TAIL,
     while_stable,
 )
-from indexlm.lab.study import Figure, Results
+from indexlm.lab.study import Figure, PresetName, Results
 from indexlm.train.schedules import lr_share
 
 
-def of(preset: str = "quick") -> dict[str, Arm]:
-    return {arm.name: arm for arm in STUDY.arms(preset, 0)}  # type: ignore[arg-type]
+def of(preset: PresetName = "quick") -> dict[str, Arm]:
+    return {arm.name: arm for arm in STUDY.arms(preset, 0)}
 
 
 def share(arm: Arm, step: int) -> float:
@@ -30,7 +30,9 @@ def share(arm: Arm, step: int) -> float:
 
 
 @pytest.mark.parametrize("preset", STUDY.seeds)
-def test_all_end_at_the_same_learning_rate_and_length_but_the_constant_one(preset: str) -> None:
+def test_all_end_at_the_same_learning_rate_and_length_but_the_constant_one(
+    preset: PresetName,
+) -> None:
     arms = of(preset)
     lengths = {arms[name].train.steps for name in ENDS}
     assert len(lengths) == 1

@@ -6,14 +6,14 @@ from short_studies import check_arms, check_said, check_shown, made, results
 from indexlm.lab.arms import Arm
 from indexlm.lab.studies.shape import CLAIMS, DEPTH_RATIO, PLANS, STUDY, pair
 from indexlm.lab.studies.shape_page import MIDDLE, chosen, widths
-from indexlm.lab.study import Results
+from indexlm.lab.study import PresetName, Results
 from indexlm.model import costs
 
 PRESETS = list(STUDY.seeds)
 
 
-def of(preset: str) -> dict[str, Arm]:
-    return {arm.name: arm for arm in STUDY.arms(preset, 0)}  # type: ignore[arg-type]
+def of(preset: PresetName) -> dict[str, Arm]:
+    return {arm.name: arm for arm in STUDY.arms(preset, 0)}
 
 
 def at_rate(arms: dict[str, Arm], shape: str) -> Arm:
@@ -21,11 +21,11 @@ def at_rate(arms: dict[str, Arm], shape: str) -> Arm:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_pair_has_equal_weights_at_four_times_the_depth(preset: str) -> None:
-    plan = PLANS[preset]  # type: ignore[index]
+def test_a_pair_has_equal_weights_at_four_times_the_depth(preset: PresetName) -> None:
+    plan = PLANS[preset]
     assert len(plan.widths) >= 4
     for width in plan.widths:
-        deep, shallow = pair(preset, width).values()  # type: ignore[arg-type]
+        deep, shallow = pair(preset, width).values()
         assert deep.layers == DEPTH_RATIO * shallow.layers
         assert shallow.hidden == 2 * deep.hidden
         equal = pytest.approx(shallow.non_embedding_parameters, rel=0.006)
@@ -33,9 +33,9 @@ def test_a_pair_has_equal_weights_at_four_times_the_depth(preset: str) -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_further_budgets_are_equal(preset: str) -> None:
+def test_further_budgets_are_equal(preset: PresetName) -> None:
     arms = of(preset)
-    shallow = at_rate(arms, f"shallow {PLANS[preset].widths[MIDDLE]}")  # type: ignore[index]
+    shallow = at_rate(arms, f"shallow {PLANS[preset].widths[MIDDLE]}")
     more_steps, wider = (at_rate(arms, f"deep, equal {each}") for each in ("FLOPs", "total"))
     assert flops(more_steps) == pytest.approx(flops(shallow), rel=0.005)
     assert wider.model.parameters == pytest.approx(shallow.model.parameters, rel=0.02)

@@ -14,7 +14,7 @@ from indexlm.lab.corpus import WorldSource
 from indexlm.lab.drawing import number
 from indexlm.lab.heads import set_row_norms
 from indexlm.lab.studies import head_gradient, learning_rate, norm_head, schedules, shape
-from indexlm.lab.study import Results
+from indexlm.lab.study import PresetName, Results
 from indexlm.lab.sweep import LOSS, SWEPT, at, at_best, at_rates, best, by_step, rates, swept
 from indexlm.lab.verdict import Said
 from indexlm.lab.world import World
@@ -35,8 +35,8 @@ def table(head: str, losses: dict[float, list[float | None]]) -> Results:
 
 
 @pytest.mark.parametrize("preset", ["quick", "full", "gpu"])
-def test_the_rates_begin_with_the_reports_pair_and_go_on_by_its_ratio(preset: str) -> None:
-    found = rates(preset)  # type: ignore[arg-type]
+def test_the_rates_begin_with_the_reports_pair_and_go_on_by_its_ratio(preset: PresetName) -> None:
+    found = rates(preset)
     assert found[:2] == [2e-4, 5e-4]
     assert all(b / a == pytest.approx(2.5, rel=1e-4) for a, b in pairwise(found))
     assert len(found) >= 5

@@ -19,6 +19,7 @@ from indexlm.lab.outcome import outcome
 from indexlm.lab.reference import reference
 from indexlm.lab.running import run
 from indexlm.lab.studies import study
+from indexlm.lab.study import PresetName
 from indexlm.lab.suite import Asked, run_studies
 from indexlm.lab.texts import Corpus, encoded, scored_by
 from indexlm.lab.workers import run_all
@@ -173,11 +174,11 @@ def test_text_without_a_tokenizer_is_refused(refined: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("preset", ["quick", "full", "gpu"])
-def test_shapes_are_equal_in_what_they_are_said_to_be(preset: str) -> None:
+def test_shapes_are_equal_in_what_they_are_said_to_be(preset: PresetName) -> None:
     corpus = Corpus(
         made_from="", vocab_size=8000, shares={"en": 1.0}, text="", tokenizer="", tokens=""
     )
-    arms = on_text.of_shapes(preset, 0, corpus)  # type: ignore[arg-type]
+    arms = on_text.of_shapes(preset, 0, corpus)
     deep, shallow, whole = (arm.model for arm in arms)
     equal = pytest.approx(shallow.non_embedding_parameters, rel=0.006)
     assert deep.non_embedding_parameters == equal

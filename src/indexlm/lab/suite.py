@@ -78,16 +78,20 @@ def _run(
 ) -> list[Outcome]:
     arms = {each.name: named_arms(each, asked) for each in studies}
     missing = {name: _missing(named, folder) for name, named in arms.items()}
+    written: dict[str, Outcome] = {}
 
     def finished(key: str) -> None:
         for each in studies:
             if missing[each.name] == {key}:
-                _write(each, asked, arms[each.name], folder, corpus)
+                written[each.name] = _write(each, asked, arms[each.name], folder, corpus)
             missing[each.name].discard(key)
 
     everything = [arm for named in arms.values() for arm in _by_seed(named)]
     run_all("lab", everything, folder, _workers(asked), hardware, finished)
-    return [_write(each, asked, arms[each.name], folder, corpus) for each in studies]
+    return [
+        written.get(each.name) or _write(each, asked, arms[each.name], folder, corpus)
+        for each in studies
+    ]
 
 
 def seeds_of(each: Study, asked: Asked) -> range:

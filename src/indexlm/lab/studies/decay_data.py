@@ -337,13 +337,13 @@ STUDY = Study(
         "and WSD does not: they bound the effect of the rate from below. The report compares "
         "scores; the loss was put first after prototypes in which a plain cosine only guessed at "
         "the facts. Scores are the second claim, and the seeds of the verdicts are others. In 500 "
-        "steps (`quick`) hardly a fact is learned; `full` has 1,000, set after a look at one seed "
+        "steps hardly a fact is learned; runs have 1,000, set after a look at one seed "
         "(below 100) in which WSD with curated data led the cosine with them.",
         "取短训练的五分之一，而非长训练的十分之一；精选数据又包含考题所问的大部分内容，其价值可能"
         "高于报告。学习率直到最后仍高会在权重中留下噪声，对照组承受此代价而 WSD 不必，因此对照只给"
         "出学习率作用的下限。报告比较的是得分；首要论断改用损失，是因为原型试验中单纯余弦对事实仍处"
-        "于随机水平。得分列为第二条论断，判定所用种子与原型不同。500 步（quick）几乎学不到事实；"
-        "full 取 1,000 步，系查看一个种子（小于 100）之后所定，"
+        "于随机水平。得分列为第二条论断，判定所用种子与原型不同。500 步几乎学不到事实；"
+        "故取 1,000 步，系查看一个种子（小于 100）之后所定，"
         "其中加精选数据的 WSD 领先于加精选数据的余弦。",
     ),
     arms=arms,
