@@ -19,9 +19,9 @@ def test_what_is_added_is_the_only_difference_of_a_pair() -> None:
         )
         assert isinstance(added.data, TextData) and isinstance(bare.data, TextData)
         assert added.data.phases[0] == bare.data.phases[0]
-        assert added.first_step == added.data.phases[1].first_step == 400
+        assert added.first_step == added.data.phases[1].first_step == 800
         assert added.trunk is not None
-        assert added.trunk.train.keep_every == 400, "the step that it is forked from is kept"
+        assert added.trunk.train.keep_every == 800, "the step that it is forked from is kept"
     assert found[HELD].held_lr == pytest.approx(0.55)
     assert found[HELD].trunk == found[COSINE]
 

@@ -68,8 +68,9 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Results:
 def test_the_cosine_is_looked_at_where_the_stable_phase_ends(real: Results) -> None:
     stable, cosine = while_stable(real)
     assert stable == {seed: result.value(LOSS) for seed, result in real[STABLE].items()}
+    last = real[STABLE][0].arm["train"]["steps"] - 1
     for seed, value in cosine.items():
-        (at,) = [p for p in real["cosine"][seed].curve if "scores" in p and p["step"] == 19]
+        (at,) = [p for p in real["cosine"][seed].curve if "scores" in p and p["step"] == last]
         assert value == at["scores"][LOSS]
 
 
