@@ -78,6 +78,25 @@ def test_a_figure_that_no_page_has_is_seen() -> None:
     assert "0.2881" not in page
 
 
+@pytest.mark.parametrize("story", STORIES)
+def test_sizes_and_the_number_of_intervals_are_those_of_the_results(
+    story: str, outcomes: dict[str, Any]
+) -> None:
+    text = " ".join((ROOT / story).read_text(encoding="utf-8").split())
+    claims = sum(len(found["claims"]) for found in outcomes.values())
+    assert f"Of {claims} intervals" in text or f"{claims} 个 95% 区间" in text
+    arms = [arm for found in outcomes.values() for arm in found["arms"]]
+    of_text = [arm["parameters"] for arm in arms if arm["settings"]["corpus"] is not None]
+    of_shape = [
+        arm["parameters"] for arm in outcomes["shape"]["arms"] if arm["settings"]["corpus"] is None
+    ]
+    usual = {arm["parameters"] for arm in outcomes["sft"]["arms"]}
+    for size in (min(of_shape), max(of_shape), max(of_text), *usual):
+        assert f"{round(size, -3):,}" in text, size
+    assert "none diverged" in text or "也没有一次发散" in text
+    assert not any(seed["diverged"] for arm in arms for seed in arm["seeds"].values())
+
+
 def test_both_languages_have_the_same_figures() -> None:
     english, chinese = (_sections(story) for story in STORIES)
     for name in STUDIES:

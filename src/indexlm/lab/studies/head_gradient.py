@@ -230,7 +230,8 @@ CLAIMS = (
 
 
 def shown(results: Results) -> Sequence[Figure | Table]:
-    return [_by_layer(results), _shares(results), _totals(results), _table(results)]
+    figures = [_by_layer(results), _shares(results), _totals(results)]
+    return [*figures, _table(results), _table_of_rates(results)]
 
 
 def _by_layer(results: Results) -> Figure:
@@ -326,6 +327,23 @@ def _table(results: Results) -> Table:
     ]
     caption = Said("Heads at the middle learning rate.", "中间学习率下的各种输出头。")
     return table(caption, results, {arm: SAID[arm] for arm in SHOWN}, columns)
+
+
+def _table_of_rates(results: Results) -> Table:
+    arms = {
+        arm: Said(f"{SAID[head].en} @ {rate:.3g}", f"{SAID[head].zh} @ {rate:.3g}")
+        for head in ("plain", "norm-head")
+        for rate, arm in at_rates(results, head).items()
+    }
+    columns = [
+        Column(Said("head's share", "输出头份额"), over_training(head_share), 2),
+        Column(Said("largest other", "其余最大层"), over_training(largest_other), 2),
+    ]
+    caption = Said(
+        "Share of the squared norm, mean over training, at every learning rate.",
+        "各学习率下占范数平方的份额，训练全程均值。",
+    )
+    return table(caption, results, arms, columns)
 
 
 def _late_norm(result: Result) -> float | None:

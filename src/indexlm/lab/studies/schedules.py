@@ -68,9 +68,9 @@ DECAYS: dict[str, DecayShape] = {
 SAID = {
     "cosine": Said("cosine", "余弦"),
     "linear": Said("linear", "线性"),
-    "WSD": Said("WSD, linear decay", "WSD（线性衰减）"),
-    "WSD, exponential": Said("WSD, exponential decay", "WSD（指数衰减）"),
-    "WSD, 1 - sqrt": Said("WSD, 1 − √t decay", "WSD（1 − √t 衰减）"),
+    "WSD": Said("WSD, linear decay", "WSD（线性退火）"),
+    "WSD, exponential": Said("WSD, exponential decay", "WSD（指数退火）"),
+    "WSD, 1 - sqrt": Said("WSD, 1 − √t decay", "WSD（1 − √t 退火）"),
     TAIL: Said("constant to the end", "全程恒定"),
 }
 ENDS = tuple(SAID)
@@ -215,7 +215,7 @@ CLAIMS = (
     Declared(
         Said("WSD is behind while stable", "稳定阶段 WSD 落后"),
         Claim(
-            Said("loss on ordinary text before the decay", "衰减开始前的普通文本损失"),
+            Said("loss on ordinary text before the decay", "退火开始前的普通文本损失"),
             Said("WSD", "WSD"),
             COSINE,
             "higher",
@@ -275,7 +275,7 @@ def _rates(results: Results) -> Figure:
 
 
 def _mark(results: Results) -> dict[float, Said]:
-    return {float(_begin(results)): Said("decay", "衰减")}
+    return {float(_begin(results)): Said("decay", "退火")}
 
 
 def _begin(results: Results) -> int:
@@ -302,12 +302,12 @@ def _since(step: int, result: Result, trunk: Result | None) -> Result:
 def _losses(results: Results) -> Figure:
     begin = _begin(results)
     loss = Said("loss on ordinary text, nats", "普通文本损失（奈特）")
-    last = Said("the decay, enlarged", "衰减阶段放大")
+    last = Said("the decay, enlarged", "退火阶段放大")
     return Figure(
         Said(
             "Loss on ordinary text that no arm trains on, from a quarter of the stable phase on; "
             "right, from a little before the decay of WSD.",
-            "未用于训练的普通文本上的损失，自稳定阶段四分之一处起；右图自 WSD 衰减前不久起。",
+            "未用于训练的普通文本上的损失，自稳定阶段四分之一处起；右图自 WSD 退火前不久起。",
         ),
         [
             Panel(loss, STEPS, loss, _lines(results, LOSS, begin // 4), marks=_mark(results)),
@@ -366,7 +366,7 @@ STUDY = Study(
         "said; in the figure it looks exponential.",
         "0.1B 参数、1T 词元、255,499 步，峰值 1e-3，终值 1e-4。"
         "验证损失最终相近，约 2.70 至 2.72；WSD 在稳定阶段落后（第 18 万步约 2.80 对 2.75），"
-        "自第 20 万步衰减起迅速下降。衰减曲线的形式未说明，图中近似指数。",
+        "自第 20 万步退火起迅速下降。退火曲线的形式未说明，图中近似指数。",
     ),
     design=Said(
         "Five schedules of one peak and one final learning rate, 8% warm-up; WSD is stable for 80% "
@@ -374,8 +374,8 @@ STUDY = Study(
         "checkpoint. Rows and first weights of a seed are the same in all. A run whose learning "
         "rate never falls shows what a decay is worth.",
         "五种调度，峰值与终值相同，预热占 8%；WSD 前 80% 的步数保持恒定，线性、指数与 1 − √t "
-        "三种衰减从同一检查点出发。同一种子的数据顺序与初始权重全部相同。另有学习率始终不降的运行，"
-        "用以衡量衰减的作用。",
+        "三种退火从同一检查点出发。同一种子的数据顺序与初始权重全部相同。另有学习率始终不降的运行，"
+        "用以衡量退火的作用。",
     ),
     limits=Said(
         "The peak is one, near the optimum of the size; which schedule is ahead may depend on it. "
