@@ -115,6 +115,19 @@ def test_what_is_kept_is_what_a_repository_may_hold(ran: Path) -> None:
     assert list((ran / "work" / "work").iterdir()) == []
 
 
+def test_a_page_is_there_as_soon_as_the_arms_of_its_study_are_done(tmp_path: Path) -> None:
+    """What fails in the last arm of the second study costs nothing of the first."""
+    out = tmp_path / "results"
+    last = named_arms(HEADS, Asked("quick", out))["plain head"][FIRST_SEED + 2]
+    in_the_way = out / "work" / "work" / last.fingerprint()[:16]
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("no folder")
+    with pytest.raises(OSError, match=in_the_way.name):
+        run_studies([RATES.name, HEADS.name], Asked("quick", out, workers=1))
+    assert (out / "little-rates.html").exists()
+    assert not (out / "little-heads.json").exists()
+
+
 def test_pages_are_made_of_the_results_alone(ran: Path, tmp_path: Path) -> None:
     for path in ran.glob("*.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from indexlm.config import OptimiserConfig, ScheduleConfig, TrainConfig
+from indexlm.lab import sweep
 from indexlm.lab.arms import Arm, TextData, TextPhase, Watch
 from indexlm.lab.drawing import Column, bars, curve, number, scored, table
 from indexlm.lab.reference import FFN_RATIO, heads_that_fill
@@ -218,8 +219,7 @@ def _shown(results: Results, named: Mapping[str, Said]) -> Sequence[Figure | Tab
     ]
 
 
-NORM = "norm-head", Said("the Norm-Head", "Norm-Head")
-PLAIN = "plain", Said("the plain head", "普通输出头")
+NORM, PLAIN = ("norm-head", sweep.NORM_HEAD), ("plain", sweep.PLAIN)
 SCALED = (
     "plain, scaled",
     Said("a plain head of the same logits and rows", "logits 与行长相同的普通输出头"),

@@ -8,6 +8,7 @@ from indexlm.lab.arms import Arm, Result, TextData, TextPhase
 from indexlm.lab.drawing import (
     GUESSING,
     NATS,
+    OF_CURATED,
     OF_FACTS,
     PERCENT_RIGHT,
     POINTS,
@@ -126,7 +127,7 @@ CLAIMS = (
     Declared(
         Said("WSD uses curated data better", "WSD 更能利用精选数据"),
         Claim(
-            Said("loss on curated text", "精选文本损失"),
+            OF_CURATED,
             NAMES[WSD + CURATED],
             NAMES[COSINE + CURATED],
             "lower",
@@ -221,7 +222,7 @@ def _over_steps(results: Results) -> Figure:
         ),
         [
             panel(OF_FACTS, PERCENT_RIGHT, FACTS, 100),
-            panel(Said("loss on curated text", "精选文本损失"), Said("nats", "奈特"), CLEAN, 1),
+            panel(OF_CURATED, Said("nats", "奈特"), CLEAN, 1),
         ],
     )
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from indexlm.lab.arms import Arm, Result
 from indexlm.lab.drawing import (
     NATS,
+    OF_CURATED,
+    PERCENT_RIGHT,
     POINTS,
     STEPS,
     Column,
@@ -117,7 +119,7 @@ def _claims(rate: float) -> list[Declared]:
         Declared(
             _joined(Said("replay keeps text", "回放保住文本"), place),
             Claim(
-                _joined(Said("loss on curated text", "精选文本损失"), place),
+                _joined(OF_CURATED, place),
                 SAID_BOTH,
                 SAID_KEPT,
                 "lower",
@@ -194,7 +196,7 @@ def _over_steps(results: Results, rate: float) -> Figure:
         ]
         return Panel(title, STEPS, y, lines)
 
-    right, nats = Said("right, %", "正确率 %"), Said("nats", "奈特")
+    nats = Said("nats", "奈特")
     return Figure(
         Said(
             f"Learning rate {rate:g} of the peak of pre-training"
@@ -205,9 +207,13 @@ def _over_steps(results: Results, rate: float) -> Figure:
             + "细线为单个种子；正确答案在全部词中概率最高才算答对。",
         ),
         [
-            panel(Said("answers, held-out", "回答（留出实体）"), right, scored(ANSWERED, 100)),
-            panel(Said("obeys the system prompt", "服从系统提示"), right, scored(OBEYED, 100)),
-            panel(Said("loss on curated text", "精选文本损失"), nats, scored("loss/hq")),
+            panel(
+                Said("answers, held-out", "回答（留出实体）"), PERCENT_RIGHT, scored(ANSWERED, 100)
+            ),
+            panel(
+                Said("obeys the system prompt", "服从系统提示"), PERCENT_RIGHT, scored(OBEYED, 100)
+            ),
+            panel(OF_CURATED, nats, scored("loss/hq")),
         ],
     )
 

@@ -7,6 +7,7 @@ from indexlm.lab.activations import kept_bytes_per_token
 from indexlm.lab.arms import Result
 from indexlm.lab.drawing import (
     GUESSING,
+    PERCENT_RIGHT,
     TOKENS,
     Column,
     Value,
@@ -198,7 +199,6 @@ def _chain_names(results: Results) -> dict[str, Said]:
 
 
 def _chains(results: Results) -> Figure:
-    right = Said("right, %", "正确率（%）")
     panels = []
     for score, title in (
         (HOPS, Said("chains never trained on", "未训练过的链条")),
@@ -209,7 +209,7 @@ def _chains(results: Results) -> Figure:
             for arm, said in _chain_names(results).items()
             for line in curve(results, arm, said, scored(score, 100))
         ]
-        panels.append(Panel(title, TOKENS, right, lines, chance=GUESSING))
+        panels.append(Panel(title, TOKENS, PERCENT_RIGHT, lines, chance=GUESSING))
     return Figure(
         Said(
             "Questions of two facts (a fact of somebody's friend). Chains that are trained on can "
