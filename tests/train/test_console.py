@@ -23,7 +23,7 @@ def test_the_line_says_what_a_run_is_judged_by(
     assert f"|g| {entry['grad_norm']:.2f}" in last
     clipped = sum(each["clipped"] for each in workshop.entries("run"))
     assert f"({clipped / 12:.0%} clipped)" in last
-    assert re.search(r"[\d,]+ tok/s  MFU \d+%  0\.\d\d GiB  0:00 left", last), last
+    assert re.search(r"[\d,]+ tok/s  MFU \d+%  \d+\.\d\d GiB  0:00 left", last), last
 
 
 def test_a_resumed_run_counts_the_steps_before_it(workshop: Workshop) -> None:
