@@ -4,6 +4,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Two at a time: much of the suite waits for processes that it starts. A file stays in one worker, so
+# that what its tests share is made once.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: setup demo test check
 setup: .venv/.ready
@@ -18,10 +21,10 @@ demo: setup
 	$(BIN)/indexlm run tiny
 
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(PYTEST)
