@@ -1,6 +1,7 @@
 """Processes of one run that die, fail and are stopped under torchrun."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -31,7 +32,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_the_run_fell_as_it_was_asked_to(told: tuple[Path, str]) -> None:
     """Killed in step 7, failed in step 12, and torchrun was stopped in step 18."""
     folder, said = told
-    assert "exitcode: -9" in said and "Received 15 death signal" in said, said
+    # torchrun names one of those it finds dead: who was killed, or who lost its partner by that.
+    assert re.search(r"exitcode: -[69]\b", said) and "Received 15 death signal" in said, said
     assert not (folder / "falling.1.1.json").exists()
     first = json.loads((folder / "falling.2.0.json").read_text())
     assert first["error"] == ["RuntimeError", "a start that fails"]
