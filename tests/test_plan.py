@@ -63,14 +63,26 @@ STATE = {
 """Nearly all in the blocks' weights, gradients and moments."""
 
 
-def peak(model: dict[str, int], rows: int, lora: dict[str, float] | None) -> int:
-    """Of a process that trains two steps, resident bytes."""
+def measured(model: dict[str, int], rows: int, lora: dict[str, float] | None) -> dict[str, int]:
+    """Resident bytes of a process: what Python and torch hold, and the peak of two steps."""
     asked = json.dumps({"model": model, "rows": rows, "lora": lora})
     script = Path(__file__).with_name("peak_memory.py")
     done = subprocess.run(
         [sys.executable, str(script), asked], capture_output=True, text=True, check=True
     )
-    return int(done.stdout.splitlines()[-1])
+    found: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def assert_stated(parts: dict[str, int], found: dict[str, int]) -> None:
+    """A build of torch for CUDA holds twice what one for processors does, so that what is trained
+    is held to the plan apart from it. How much the heap keeps of what was freed differs by a tenth
+    from run to run."""
+    stated = sum(parts.values()) - plan.IMPORTS
+    assert stated > plan.IMPORTS
+    ratio = (found["peak"] - found["imports"]) / stated
+    assert 0.7 < ratio < 1.25, ratio
+    assert 0.5 < found["imports"] / plan.IMPORTS < 2, found
 
 
 @pytest.mark.parametrize(
@@ -79,20 +91,15 @@ def peak(model: dict[str, int], rows: int, lora: dict[str, float] | None) -> int
     ids=["activations", "vocabulary", "state"],
 )
 def test_training_takes_the_memory_that_the_plan_states(model: dict[str, int], rows: int) -> None:
-    stated = sum(plan.training_memory(ModelConfig(**model), rows, model["context"]).values())
-    assert stated > 2 * plan.IMPORTS
-    ratio = peak(model, rows, None) / stated
-    assert 0.7 < ratio < 1.15, ratio
+    parts = plan.training_memory(ModelConfig(**model), rows, model["context"])
+    assert_stated(parts, measured(model, rows, None))
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_lora_takes_the_memory_that_the_plan_states(dropout: float) -> None:
     settings = {"rank": 16, "dropout": dropout}
     parts = plan.lora_memory(ModelConfig(**ACTIVATIONS), 24, 256, LoraConfig(**settings))
-    stated = sum(parts.values())
-    assert stated > 2 * plan.IMPORTS
-    ratio = peak(ACTIVATIONS, 24, settings) / stated
-    assert 0.7 < ratio < 1.15, ratio
+    assert_stated(parts, measured(ACTIVATIONS, 24, settings))
 
 
 def test_the_released_model_is_fine_tuned_where_it_cannot_be_trained() -> None:

@@ -36,7 +36,7 @@ class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
         ctx.save_for_backward(gate_BTF, up_BTF)
-        # Not in place: compiled by PyTorch 2.11 that gives wrong gradients (pytorch/pytorch #180642).
+        # Not in place: PyTorch 2.11 compiles that to wrong gradients (pytorch/pytorch #180642).
         return functional.silu(gate_BTF) * up_BTF
 
     @staticmethod

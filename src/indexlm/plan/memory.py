@@ -11,7 +11,8 @@ from indexlm.runtime import device_of, memory_for, ranks, threads_of
 
 GIB = 2**30
 IMPORTS = 450 * 2**20
-"""Bytes that Python with torch holds before any tensor."""
+"""Bytes that Python with torch holds before any tensor, with slack: a build of torch for processors
+was seen to take 330 MiB, one for CUDA 700."""
 CHUNK = 512
 """Positions whose logits the language loss holds at one time."""
 CHUNK_ON_GPU = 2048
