@@ -74,32 +74,34 @@ def measured(model: dict[str, int], rows: int, lora: dict[str, float] | None) ->
     return found
 
 
-def assert_stated(parts: dict[str, int], found: dict[str, int]) -> None:
+def assert_stated(parts: dict[str, int], found: dict[str, int], most: float) -> None:
     """A build of torch for CUDA holds twice what one for processors does, so that what is trained
     is held to the plan apart from it. How much the heap keeps of what was freed differs by a tenth
-    from run to run."""
+    from run to run; of few large tensors it keeps nothing, so that one part less is seen there."""
     stated = sum(parts.values()) - plan.IMPORTS
     assert stated > plan.IMPORTS
     ratio = (found["peak"] - found["imports"]) / stated
-    assert 0.7 < ratio < 1.25, ratio
+    assert 0.7 < ratio < most, ratio
     assert 0.5 < found["imports"] / plan.IMPORTS < 2, found
 
 
 @pytest.mark.parametrize(
-    ("model", "rows"),
-    [(ACTIVATIONS, 48), (VOCABULARY, 4), (STATE, 2)],
+    ("model", "rows", "most"),
+    [(ACTIVATIONS, 48, 1.25), (VOCABULARY, 4, 1.05), (STATE, 2, 1.25)],
     ids=["activations", "vocabulary", "state"],
 )
-def test_training_takes_the_memory_that_the_plan_states(model: dict[str, int], rows: int) -> None:
+def test_training_takes_the_memory_that_the_plan_states(
+    model: dict[str, int], rows: int, most: float
+) -> None:
     parts = plan.training_memory(ModelConfig(**model), rows, model["context"])
-    assert_stated(parts, measured(model, rows, None))
+    assert_stated(parts, measured(model, rows, None), most)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_lora_takes_the_memory_that_the_plan_states(dropout: float) -> None:
     settings = {"rank": 16, "dropout": dropout}
     parts = plan.lora_memory(ModelConfig(**ACTIVATIONS), 24, 256, LoraConfig(**settings))
-    assert_stated(parts, measured(ACTIVATIONS, 24, settings))
+    assert_stated(parts, measured(ACTIVATIONS, 24, settings), 1.25)
 
 
 def test_the_released_model_is_fine_tuned_where_it_cannot_be_trained() -> None:

@@ -11,8 +11,8 @@ from indexlm.runtime import device_of, memory_for, ranks, threads_of
 
 GIB = 2**30
 IMPORTS = 450 * 2**20
-"""Bytes that Python with torch holds before any tensor, with slack: a build of torch for processors
-was seen to take 330 MiB, one for CUDA 700."""
+"""Bytes that Python with torch holds before any tensor, with slack for a build of torch for
+processors, which was seen to take 330 MiB; one for CUDA takes 700, which is not counted."""
 CHUNK = 512
 """Positions whose logits the language loss holds at one time."""
 CHUNK_ON_GPU = 2048
